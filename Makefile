@@ -1,0 +1,63 @@
+# Everything here happens in .venv, made on first use and brought up to date when a lock changes.
+# Needs python3 (3.11 to 3.14, with venv) and make; nothing is compiled.
+PYTHON ?= python3
+BIN := .venv/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+LOCKED := $(PIP) --require-hashes --only-binary :all:
+EDITABLE := $(PIP) --no-deps --no-build-isolation --editable .
+COMPILE := uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
+	--no-emit-find-links --custom-compile-command 'make lock'
+
+.PHONY: help demo test lint format types wheel docs check lock clean
+.DELETE_ON_ERROR:
+
+help: ## list the targets
+	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' Makefile | expand -t 16
+
+demo: .venv/.demo ## install ehrready and run it on sample_data/
+	$(BIN)/ehrready demo ehrready-demo
+
+test: .venv/.dev ## run the tests
+	$(BIN)/pytest -n 2 -m 'not slow'
+
+lint: .venv/.dev ## style, docstrings and format, as configured in pyproject.toml
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+format: .venv/.dev ## rewrite the code in the project's format
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+types: .venv/.dev ## mypy --strict
+	$(BIN)/mypy --strict
+
+wheel: .venv/.dev ## the slow tests: the wheel, installed into an empty environment
+	$(BIN)/pytest -m slow
+
+docs: .venv/.dev ## only the tests that compare the documentation with the program
+	$(BIN)/pytest -k docs
+
+check: test lint types wheel ## all that .ci/run checks
+
+lock: ## refresh the locks (needs uv; CONTRIBUTING.md tells when and how)
+	$(COMPILE) $(UPGRADE) pyproject.toml -o requirements.lock
+	$(COMPILE) $(UPGRADE) pyproject.toml --extra dev -c requirements.lock -o requirements-dev.lock
+	printf 'hatchling\neditables\n' | $(COMPILE) -c requirements-dev.lock - -o requirements-build.lock
+
+clean: ## remove the environment and all that the commands leave
+	rm -rf .venv dist build ehrready-demo .mypy_cache .pytest_cache .ruff_cache .hypothesis
+
+$(BIN)/python:
+	$(PYTHON) -c 'import sys; sys.exit(None if (3, 11) <= sys.version_info < (3, 15) else "Python 3.11 to 3.14 is needed; try: make PYTHON=python3.12 ...")'
+	$(PYTHON) -m venv .venv
+
+# The stamps: what is installed follows the locks, and the entry points follow pyproject.toml.
+.venv/.demo: requirements.lock requirements-build.lock pyproject.toml | $(BIN)/python
+	$(LOCKED) -r requirements.lock -r requirements-build.lock
+	$(EDITABLE)
+	@touch $@
+
+.venv/.dev: requirements-dev.lock pyproject.toml | $(BIN)/python
+	$(LOCKED) -r requirements-dev.lock
+	$(EDITABLE)
+	@touch $@ .venv/.demo

@@ -1,0 +1,148 @@
+"""What a check is: one function from profiles to outcomes, whose keyword-only arguments are its YAML options.
+
+A *counting* check looks at one profile and returns numbers; the rule's limits decide.  A *comparing* check takes
+the live and the training profile and decides itself, because its limit depends on both samples.  Register with
+:func:`check`; third parties do so from an entry point in the group ``ehrready.checks``.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from ehrready import stats
+from ehrready.profile import Profile
+
+DIMENSIONS = ("completeness", "conformance", "release", "plausibility", "comparability")
+
+
+@dataclass(slots=True)
+class Outcome:
+    """What a check found for one element, group and defect: ``n`` defects of ``of``; None is a hidden count.
+
+    ``status`` is empty for a counting check (the limits decide) and ``pass``, ``fail``, ``not-assessed`` or
+    ``not-applicable`` otherwise; ``reason`` says why it was not assessed.  ``patients`` have the defect,
+    ``of_patients`` are all; ``n2``, ``of2``, ``n_of`` are the moments over patients.  ``detail`` is a public text
+    for the message; ``p`` and ``family`` are for false-discovery control.
+    """
+
+    defect: str
+    n: int | None = None
+    of: int | None = None
+    patients: int | None = None
+    of_patients: int | None = None
+    n2: int | None = None
+    of2: int | None = None
+    n_of: int | None = None
+    status: str = ""
+    reason: str = ""
+    detail: str = ""
+    training: tuple[int, int] | None = None
+    effect: float | None = None
+    limit: float | None = None
+    interval: tuple[float, float] | None = None
+    p: float | None = None
+    family: str = ""
+    group: dict[str, str] = field(default_factory=dict)
+    partition: str = ""  # findings that share it add up to one denominator (small-cell hiding)
+
+    @property
+    def rate(self) -> float | None:
+        """``n`` / ``of``; None when either is hidden or nothing was counted."""
+        return self.n / self.of if self.n is not None and self.of else None
+
+    @property
+    def effective_n(self) -> float:
+        """Sample size after the design effect; rows are taken as independent only where moments are missing."""
+        if None in (self.n, self.of, self.n2, self.of2, self.n_of):
+            return float(min(self.of or 0, self.of_patients or self.of or 0))
+        return stats.effective_n(self.n or 0, self.of or 0, self.n2 or 0, self.of2 or 0, self.n_of or 0)
+
+
+def skip(status: str, reason: str) -> list[Outcome]:
+    """Return the one outcome of a check that could not be assessed or does not apply."""
+    return [Outcome("", status=status, reason=reason)]
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """A registered check: ``compares`` when it needs a training profile, ``whole`` when it has no element."""
+
+    name: str
+    dimension: str
+    run: Callable[..., list[Outcome]]
+    compares: bool
+    whole: bool
+    options: dict[str, inspect.Parameter]
+
+    @property
+    def help(self) -> str:
+        """The docstring: the user's text, with Numerator and Denominator."""
+        return inspect.getdoc(self.run) or ""
+
+
+CHECKS: dict[str, Check] = {}
+
+
+def check(dimension: str, *, compares: bool = False, whole: bool = False) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Register a function as a check; its name with dashes is the ``check`` of a rule."""
+
+    def register(run: Callable[..., Any]) -> Callable[..., Any]:
+        name = run.__name__.replace("_", "-")
+        parameters = inspect.signature(run, eval_str=True).parameters
+        options = {key: p for key, p in parameters.items() if p.kind is inspect.Parameter.KEYWORD_ONLY}
+        if name in CHECKS or dimension not in DIMENSIONS:
+            raise ValueError(f"check {name} is registered twice or its dimension is unknown")
+        CHECKS[name] = Check(name, dimension, run, compares, whole, options)
+        return run
+
+    return register
+
+
+def state_outcome(profile: Profile, element: str, defects: tuple[str, ...], universe: tuple[str, ...] | None) -> Outcome | None:
+    """Count the records of an element in ``defects`` states among those in ``universe`` (None: all but masked).
+
+    Returns None when no record has the element's table; counts are None when a hidden cell is part of them.
+    """
+    cells = {key[3]: values for key, values in profile.rows("states", element, "all", "")}
+    total = cells.get("*")
+    if total is None:
+        return None
+    zero = (0, 0, 0, 0)
+    if universe is None:
+        masked = cells.get("masked", zero)
+        of, of_patients, of2 = _minus(total[0], masked[0]), total[1], total[2]
+    else:
+        parts = [cells.get(state, zero) for state in universe]
+        of, of2 = _sum([p[0] for p in parts]), None
+        of_patients = None if of is None else min(total[1] or 0, _sum([p[1] for p in parts]) or 0)
+        # every patient's records are nearly all in the universe: the total's moments are the honest bound
+        of2 = total[2]
+    found = [cells.get(state, zero) for state in defects]
+    return Outcome(
+        defects[0],
+        _sum([f[0] for f in found]),
+        of,
+        _most([f[1] for f in found], total[1]),
+        of_patients,
+        _sum([f[2] for f in found]),
+        of2,
+        _sum([f[3] for f in found]),
+        partition=element,
+    )
+
+
+def _sum(values: list[int | None]) -> int | None:
+    return None if any(v is None for v in values) else sum(v or 0 for v in values)
+
+
+def _minus(a: int | None, b: int | None) -> int | None:
+    return None if a is None or b is None else a - b
+
+
+def _most(values: list[int | None], ceiling: int | None) -> int | None:
+    """Patients with any of several defects: exact for one, at most the sum and the ceiling for several."""
+    total = _sum(values)
+    return total if total is None or ceiling is None else min(total, ceiling)

@@ -1,0 +1,129 @@
+"""Comparability: is the live data like the data the model was trained on?
+
+A comparison alarms when the effect is at least a practical margin and its confidence bound clears the noise at the
+effective sample size (patients, not rows); Benjamini-Hochberg within a family comes on top, in ehrready.evaluate.
+"""
+
+from __future__ import annotations
+
+from ehrready import stats
+from ehrready.checks.base import Outcome, check, skip, state_outcome
+from ehrready.checks.conformance import no_free_text
+from ehrready.profile import Profile
+
+
+@check("comparability", compares=True)
+def presence_shift(
+    profile: Profile, training: Profile, element: str, *, margin: float = 0.02, min_n: int = 30
+) -> list[Outcome]:
+    """Is the element missing, text-only or free text more often than in training?
+
+    Defects: `missing` (missing or null token), `text-only`, `free-text`, and `vanished` when no record of the table
+    has the element at all although training had it.
+
+    Numerator and denominator as in `present`, `coded` and `no-free-text`; the effect is the difference of the rates,
+    its interval Newcombe-Wilson with the effective n.  Alarms when the rise is at least the margin and the
+    interval lies above zero.
+
+    Options: `margin` (default 0.02): the smallest rise of a rate that matters; `min_n`: smallest denominator.
+    """
+    then = state_outcome(training, element, ("missing", "null-token"), None)
+    if then is None or not then.of or then.of < min_n:
+        return skip("not-applicable", "training has too few records with this element's table")
+    now = state_outcome(profile, element, ("missing", "null-token"), None)
+    filled = None if then.n is None else then.of - then.n
+    if now is None or (now.of and now.n == now.of):
+        if not filled or filled / then.of < 0.01:
+            return skip("not-applicable", "training does not have this element either")
+        if now is None and not profile.total("profiled"):
+            return skip("not-assessed", "nothing was read")
+        of = now.of if now else 0
+        return [
+            Outcome("vanished", of, of, now.patients if now else 0, status="fail", training=(then.n or 0, then.of), effect=1.0, limit=margin,
+                    detail="training had it, the live data does not")
+        ]  # fmt: skip
+    pairs = [("missing", now, then)]
+    coded = ("text-only", "coded")
+    text_now, text_then = (state_outcome(p, element, ("text-only",), coded) for p in (profile, training))
+    if text_now is not None and text_then is not None and text_now.of and text_then.of:
+        pairs.append(("text-only", text_now, text_then))
+    free_now, free_then = (no_free_text(p, element, classes=["free-text"])[0] for p in (profile, training))
+    if not free_now.status and not free_then.status:
+        pairs.append(("free-text", free_now, free_then))
+    return [_shift(defect, a, b, margin, min_n) for defect, a, b in pairs]
+
+
+def _shift(defect: str, now: Outcome, then: Outcome, margin: float, min_n: int) -> Outcome:
+    """Compare one rate with training."""
+    if now.rate is None or then.rate is None or now.of is None or then.of is None or now.n is None or then.n is None:
+        return Outcome(defect, status="not-assessed", reason="a count is hidden (1-10 patients)")
+    n1, n2 = now.effective_n, then.effective_n
+    if now.of < min_n or n1 < min_n or n2 < min_n:
+        return Outcome(defect, now.n, now.of, status="not-assessed", reason=f"fewer than {min_n} independent records to compare")
+    low, high = stats.newcombe(now.rate, n1, then.rate, n2)
+    effect = now.rate - then.rate
+    return Outcome(
+        defect, now.n, now.of, now.patients, now.of_patients,
+        status="fail" if effect >= margin and low > 0 else "pass",
+        training=(then.n, then.of), effect=effect, limit=margin, interval=(low, high),
+        p=stats.rise_p_value(now.rate, n1, then.rate, n2), family="missingness", partition=now.partition,
+        detail=f"effective n {n1:.0f} against {n2:.0f}",
+    )  # fmt: skip
+
+
+@check("comparability", compares=True)
+def unseen_codes(
+    profile: Profile, training: Profile, element: str, *, margin: float = 0.02, min_n: int = 30
+) -> list[Outcome]:
+    """How much of the live data is in codes that training never saw?
+
+    Only well-formed codes of public systems take part (repaired where a dot or the case was missing), so that one
+    cause is not found twice; a system that training never used is the business of `expected-system`.
+
+    Numerator: live codings whose code is not in training (`unseen`).
+    Denominator: live codings of systems that training has.
+    The expectation is Good-Turing's: the share of training that is in codes seen once.  Alarms when the share exceeds
+    the expectation by the margin and its Wilson lower bound (effective n) lies above the expectation.
+
+    Options: `margin` (default 0.02); `min_n`: smallest number of codings on either side.
+    """
+    known: dict[str, set[str]] = {}
+    once = total = 0
+    for (_, system, code), (n, _) in training.rows("codes", element):
+        known.setdefault(system, set()).add(code)
+        once += n is None or n == 1  # a hidden code has 1-10 patients: taken as seen once, the quieter reading
+        total += n or 1
+    if total < min_n:
+        return skip("not-applicable", "training has too few codes of this element")
+    unseen = seen = patients = 0
+    tops: list[tuple[int, str]] = []
+    for (_, system, code), (count, people) in profile.rows("codes", element):
+        if system not in known:
+            continue
+        if code in known[system]:
+            seen += count or 0
+            if count is None:
+                return skip("not-assessed", "a count is hidden (1-10 patients)")
+        elif count is None or people is None:
+            return skip("not-assessed", "the counts of unseen codes are hidden (1-10 patients): use internal profiles")
+        else:
+            unseen += count
+            patients += people
+            if people > 10:
+                tops.append((count, f"{system} {code}"))
+    of = seen + unseen
+    if of < min_n:
+        return skip("not-assessed" if of else "not-applicable", f"fewer than {min_n} codes in the systems that training used")
+    expected = once / total
+    rate = unseen / of
+    everyone = state_outcome(profile, element, ("coded",), None)
+    independent = min(of, (everyone.of_patients if everyone else None) or of)
+    low, high = stats.wilson(rate * independent, independent)
+    alarm = rate - expected >= margin and low > expected
+    names = ", ".join(f"{name} ({n})" for n, name in sorted(tops, key=lambda t: (-t[0], t[1]))[:3])
+    return [
+        Outcome(
+            "unseen", unseen, of, None, status="fail" if alarm else "pass", training=(once, total), effect=rate - expected, limit=margin,
+            interval=(low, high), detail=f"most frequent: {names}" if names else "",
+        )
+    ]  # fmt: skip

@@ -1,0 +1,126 @@
+"""Conformance: does what is there follow its format, grammar and code system?"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+
+from ehrready.checks.base import Outcome, check, skip
+from ehrready.profile import Profile, Values
+from ehrready.terminology import systems as terminology
+
+_CLASSES = ("null-token", "repairable", "other-system", "free-text", "malformed")
+#: Defects of ``expected-system`` in the order in which a concept is given one.
+SYSTEM_DEFECTS = ("swapped", "flavour", "local", "unknown-uri", "missing-system", "undecided", "unexpected")
+
+
+@check("conformance", whole=True)
+def ingest_accounted(profile: Profile) -> list[Outcome]:
+    """Could every record be read?
+
+    Numerator: records rejected, with their reasons in the ledger (`rejected`).
+    Denominator: records read (profiled + rejected).
+    """
+    read = profile.total("read")
+    if not read:
+        return skip("not-assessed", "nothing was read")
+    reasons: dict[str, int] = defaultdict(int)
+    for (_, _, reason), values in profile.rows("ledger"):
+        reasons[reason] += values[4] or 0
+    detail = ", ".join(f"{reason} {n}" for reason, n in sorted(reasons.items()) if n)
+    return [Outcome("rejected", profile.total("rejected"), read, detail=detail)]
+
+
+@check("conformance")
+def no_free_text(profile: Profile, element: str, *, classes: list[str] | None = None) -> list[Outcome]:
+    """Is what stands in the code field a code of its system?
+
+    Every distinct (system, code) falls in exactly one class: `well-formed`, `null-token`, `repairable` (case, missing
+    dot, padding, a code followed by its description), `other-system` (another system's grammar and check digit),
+    `free-text` (words where a code belongs) or `malformed` (check digits of LOINC and SNOMED CT included).
+
+    Numerator: codings of a defect class, each class a defect of its own.
+    Denominator: codings of the element with a recognised or absent system; codings of local and unknown systems
+    have no grammar and are the business of `expected-system`.
+
+    Options: `classes`: the defect classes to judge (default: all five).
+    """
+    parts: dict[str, list[Values]] = defaultdict(list)
+    for (_, _, how, cls), values in profile.rows("classes", element):
+        if how not in {"local", "unknown-uri"} or cls in {"free-text", "null-token"}:
+            parts[cls].append(values)
+    every = [values for cells in parts.values() for values in cells]
+    if not every:
+        return skip("not-applicable", "no coding of this element with a recognised code system")
+    of = _total(every, 0)
+    of2 = _total(every, 2)
+    outcomes = []
+    for cls in classes or _CLASSES:
+        cells = parts.get(cls, [])
+        outcomes.append(
+            Outcome(
+                cls, _total(cells, 0), of, _total(cells, 1), None, _total(cells, 2), of2, _total(cells, 3), partition=f"{element} codings"
+            )
+        )
+    return outcomes
+
+
+@check("conformance")
+def expected_system(profile: Profile, element: str, *, systems: list[str]) -> list[Outcome]:
+    """Is the element coded in a system that the model can use?
+
+    A concept is right as soon as one of its codings is in an expected system, under whatever URI, OID or mnemonic.
+    The others have exactly one defect: `swapped` (labelled with one system, the content is another's), `flavour`
+    (another national edition, ICD-10 for ICD-10-CM), `local`, `unknown-uri`, `missing-system`, `undecided` (`I10`
+    whose content does not tell) or `unexpected` (a known system that was not asked for).
+
+    Numerator: concepts with the defect.  Denominator: concepts with at least one coding.
+
+    Options: `systems`: keys of the expected code systems (`ehrready terminology list`).
+    """
+    wanted = set(systems)
+    flavours = {terminology.flavour_group(key) for key in wanted} - {None, ""}
+    cells: dict[str, list[Values]] = defaultdict(list)
+    rows = list(profile.rows("systems", element))
+    if not rows:
+        return skip("not-applicable", "no coding of this element")
+    for (_, tokens), values in rows:
+        cells[_system_defect(set(tokens.split("+")), wanted, flavours)].append(values)
+    every = [values for _, values in rows]
+    of, of2 = _total(every, 0), _total(every, 2)
+    return [
+        Outcome(d, _total(cells[d], 0), of, _total(cells[d], 1), None, _total(cells[d], 2), of2, _total(cells[d], 3), partition=f"{element} systems")
+        for d in SYSTEM_DEFECTS
+    ]
+
+
+def _system_defect(tokens: set[str], wanted: set[str], flavours: set[str | None]) -> str:
+    """Return the one defect of a concept whose codings gave these tokens, ``""`` when an expected system is there."""
+    if tokens & wanted:
+        return ""
+    known = {token for token in tokens if token[0] not in "?!"}
+    if any(token[0] == "!" for token in tokens):
+        return "swapped"
+    if any(terminology.flavour_group(key) in flavours for key in known):
+        return "flavour"
+    for defect in ("local", "unknown-uri", "missing-system", "undecided"):
+        if f"?{defect}" in tokens:
+            return defect
+    return "unexpected"
+
+
+@check("conformance")
+def well_typed(profile: Profile, element: str) -> list[Outcome]:
+    """Is the element of the type that its format says (an object, a number not written as a string, a list)?
+
+    Numerator: records in which the reader met the element as another type (`wrong-type`).
+    Denominator: records of the table.
+    """
+    total = dict(profile.rows("states", element, "all", "")).get((element, "all", "", "*"))
+    if total is None:
+        return skip("not-applicable", "no records of this table")
+    n, patients = profile.frames["defects"].get((element, "wrong-type"), (0, 0))
+    return [Outcome("wrong-type", n, total[0], patients, total[1])]
+
+
+def _total(cells: list[Values], column: int) -> int | None:
+    return None if any(values[column] is None for values in cells) else sum(values[column] or 0 for values in cells)

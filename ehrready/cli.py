@@ -1,0 +1,386 @@
+"""The command line (design section 5).  Human text goes to stderr; ``-`` means stdout for any output file."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+
+import typer
+
+from ehrready import __version__
+from ehrready.errors import EhrreadyError, Exit, UsageError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from ehrready.pipeline import Options
+    from ehrready.scorecard import Scorecard
+
+app = typer.Typer(
+    name="ehrready",
+    help="Tell whether live EHR data (FHIR, HL7v2, Parquet/OMOP) is fit for the model you trained.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+rules_app = typer.Typer(help="List, show and check rule packs.", no_args_is_help=True)
+app.add_typer(rules_app, name="rules")
+
+Sources = Annotated[list[str], typer.Argument(help="Files, folders or globs of an export.", show_default=False)]
+Name = Annotated[str | None, typer.Option(help="Name of the data set in outputs. [default: dataset]", show_default=False)]
+Format = Annotated[str | None, typer.Option(help="auto, fhir, hl7v2, omop or table. [default: auto]", show_default=False)]
+Mapping = Annotated[str | None, typer.Option(help="Mapping of a tabular layout: a YAML file or a shipped name.", show_default=False)]
+Rules = Annotated[list[str] | None, typer.Option(help="Rule pack: a YAML file or a shipped name; may repeat.", show_default=False)]
+Memory = Annotated[str | None, typer.Option(help="Memory limit of the engine. [default: 4GB]", show_default=False)]
+Threads = Annotated[int | None, typer.Option(min=1, help="Worker threads. [default: all cores]", show_default=False)]
+Internal = Annotated[bool, typer.Option("--internal", help="Keep exact small counts (not for leaving the hospital).")]
+Html = Annotated[str | None, typer.Option(help="Write the HTML report here.", show_default=False)]
+Json = Annotated[str | None, typer.Option(help="Write the JSON scorecard here.", show_default=False)]
+FailOn = Annotated[str | None, typer.Option(help="error, warning or never. [default: error]", show_default=False)]
+Stamp = Annotated[str | None, typer.Option(help="Time to print on the scorecard (none by default: same input, same bytes).", show_default=False)]
+ShowPaths = Annotated[bool, typer.Option("--show-paths", help="Print which file-0001 is which path, on stderr.")]
+
+
+@app.callback(invoke_without_command=True)
+def root(version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False) -> None:
+    """Say the version when asked."""
+    if version:
+        typer.echo(f"ehrready {__version__}")
+        raise typer.Exit(0)
+
+
+@app.command()
+def profile(
+    source: Sources,
+    output: Annotated[str, typer.Option("--output", "-o", help="Where to write the profile (- for stdout).")],
+    name: Name = None,
+    internal: Internal = False,
+    format: Format = None,  # noqa: A002 - the option's name is part of the contract
+    mapping: Mapping = None,
+    rules: Rules = None,
+    memory: Memory = None,
+    threads: Threads = None,
+    show_paths: ShowPaths = False,
+) -> None:
+    """Measure an export and save its profile: integers only, fit to leave the hospital."""
+    from ehrready import files, pipeline, privacy
+    from ehrready.ledger import UNREADABLE
+
+    options = _options(locals())
+    with _progress() as progress:
+        measured, ledger, paths = pipeline.read_profile(source, _with(options, progress=progress))
+    _show_paths(paths, show_paths)
+    files.write(output, (measured if options.internal else privacy.hide_profile(measured)).to_json())
+    _say(
+        f"{measured.total('read'):,} records read, {measured.total('profiled'):,} profiled, {measured.total('rejected'):,} rejected"
+        + ("" if output == "-" else f"; wrote {output}")
+    )
+    broken = [entry.number for entry in ledger.entries.values() if entry.status in UNREADABLE]
+    if broken or not measured.total("profiled"):
+        _say(f"{len(broken)} data file(s) could not be read to the end: the profile holds what could be read")
+        raise typer.Exit(Exit.CANNOT_TELL)
+
+
+@app.command()
+def check(
+    source: Sources,
+    against: Annotated[str | None, typer.Option(help="Profile of the training set.", show_default=False)] = None,
+    html: Html = None,
+    json: Json = None,
+    fail_on: FailOn = None,
+    name: Name = None,
+    internal: Internal = False,
+    format: Format = None,  # noqa: A002 - the option's name is part of the contract
+    mapping: Mapping = None,
+    rules: Rules = None,
+    memory: Memory = None,
+    threads: Threads = None,
+    stamp: Stamp = None,
+    show_paths: ShowPaths = False,
+) -> None:
+    """Read an export, compare it with the training profile and write a readiness scorecard."""
+    from ehrready import pipeline
+
+    options = _options(locals())
+    settings = _settings()
+    with _progress() as progress:
+        card, paths = pipeline.check(source, against or settings.get("against"), _with(options, progress=progress))
+    _show_paths(paths, show_paths)
+    _finish(card, {"html": html, "json": json}, fail_on or settings.get("fail_on", "error"))
+
+
+@app.command()
+def compare(
+    live: Annotated[str, typer.Argument(help="Profile of the live data.", show_default=False)],
+    training: Annotated[str, typer.Argument(help="Profile of the training set.", show_default=False)],
+    html: Html = None,
+    json: Json = None,
+    fail_on: FailOn = None,
+    rules: Rules = None,
+    stamp: Stamp = None,
+) -> None:
+    """Judge a saved live profile against a training profile: no data needed."""
+    from ehrready import pipeline
+
+    measured, _ = pipeline.load_profile(live)
+    trained, digest = pipeline.load_profile(training)
+    options = _with(_options({"rules": rules, "stamp": stamp}), internal=measured.internal)
+    card = pipeline.judge(measured, trained, options, training_sha256=digest)
+    _finish(card, {"html": html, "json": json}, fail_on or "error")
+
+
+@app.command()
+def merge(
+    profiles: Annotated[list[str], typer.Argument(help="Profiles over disjoint patients.", show_default=False)],
+    output: Annotated[str, typer.Option("--output", "-o", help="Where to write the merged profile (- for stdout).")],
+    name: Name = None,
+) -> None:
+    """Add profiles of disjoint patients (hospitals, cohorts, months of new patients) into one."""
+    from functools import reduce
+
+    from ehrready import files, pipeline
+    from ehrready.profile import Profile
+
+    loaded = [pipeline.load_profile(path)[0] for path in profiles]
+    merged = reduce(Profile.merge, loaded)
+    merged.name = name or loaded[0].name
+    files.write(output, merged.to_json())
+    _say(f"merged {len(loaded)} profiles; counts of patients are right only when the profiles share no patient")
+
+
+@app.command()
+def render(
+    scorecard: Annotated[str, typer.Argument(help="A saved JSON scorecard.", show_default=False)],
+    html: Html = None,
+    json: Json = None,
+) -> None:
+    """Write any output again from a saved scorecard."""
+    from ehrready.scorecard import Scorecard
+
+    try:
+        data = Path(scorecard).read_bytes()
+    except OSError:
+        raise UsageError(f"scorecard {Path(scorecard).name}: cannot be read") from None
+    card = Scorecard.from_json(data, place=f"scorecard {Path(scorecard).name}")
+    _print(card, _write(card, {"html": html, "json": json}))
+
+
+@app.command()
+def demo(directory: Annotated[Path, typer.Argument(help="Where to leave the reports.")] = Path("ehrready-demo")) -> None:
+    """Run the sample data through profile and check in all three formats; leaves reports."""
+    from ehrready import demo as demonstration
+
+    with _progress() as progress:
+        cards = demonstration.run(directory, progress)
+    for title, card, outputs in cards:
+        _console().rule(title, align="left")
+        _print(card, outputs)
+
+
+@app.command()
+def doctor() -> None:
+    """Check the installation: Python, libraries, engine, rule packs, sample data, temporary folder."""
+    from ehrready import doctor as examination
+
+    console, sound = _console(), True
+    for what, state, good in examination.examine():
+        sound &= good
+        console.print(f"{'ok  ' if good else 'FAIL'}  {what}: {state}", markup=False, highlight=False)
+    raise typer.Exit(Exit.PASSED if sound else Exit.USAGE)
+
+
+@rules_app.command("list")
+def rules_list() -> None:
+    """List the shipped packs and their rules."""
+    from ehrready import rules
+
+    for path in rules.shipped().values():
+        pack = rules.load(path)
+        typer.echo(f"{pack.name} {pack.version}  {pack.title}")
+        for rule in pack.rules:
+            typer.echo(f"  {rule.id:<36} {rule.severity:<8} {rule.check:<18} {rule.title}")
+
+
+@rules_app.command("show")
+def rules_show(rule_id: Annotated[str, typer.Argument(metavar="ID", show_default=False)]) -> None:
+    """Show one rule: what it counts, its limits, why it matters, how to fix it."""
+    import difflib
+
+    from ehrready import rules
+    from ehrready.checks import CHECKS
+
+    known = {rule.id: rule for path in rules.shipped().values() for rule in rules.load(path).rules}
+    if rule_id not in known:
+        close = difflib.get_close_matches(rule_id, known, n=1)
+        raise UsageError(f"no rule is called {rule_id!r}" + (f" (did you mean {close[0]!r}?)" if close else "") + ": see ehrready rules list")
+    rule = known[rule_id]
+    limits = [("fail above", rule.fail), ("warn above", rule.warn), ("fail above training +", rule.max_rise)]
+    lines = [
+        f"{rule.id}  ({rule.pack}, {rule.severity}, {rule.owner})",
+        rule.title,
+        "",
+        f"check: {rule.check}" + "".join(f", {key}={value}" for key, value in rule.options.items()),
+        f"on: {', '.join(filter(None, rule.elements)) or 'the whole data set'}",
+        *(f"{words}: {100 * value:g} %" for words, value in limits if value is not None),
+        f"why: {rule.why}",
+        f"fix: {rule.fix}",
+        "",
+        CHECKS[rule.check].help,
+    ]
+    typer.echo("\n".join(lines))
+
+
+@rules_app.command("lint")
+def rules_lint(files: Annotated[list[str], typer.Argument(metavar="FILE...", show_default=False)]) -> None:
+    """Validate rule packs; prints every mistake with file and line."""
+    from ehrready import rules
+
+    packs = rules.load_all(files)
+    _say(f"{len(packs)} pack(s), {sum(len(pack.rules) for pack in packs)} rules: no mistakes")
+
+
+def _console() -> Console:
+    from rich.console import Console
+
+    return Console(stderr=True, highlight=False)
+
+
+def _say(text: str) -> None:
+    typer.echo(text, err=True)
+
+
+def _settings() -> dict[str, Any]:
+    from ehrready import config
+
+    return config.load(Path.cwd())
+
+
+def _options(given: dict[str, Any]) -> Options:
+    """Return the run's options: the command line, else the settings file, else the defaults."""
+    from ehrready.pipeline import Options
+
+    chosen = {**_settings(), **{key: value for key, value in given.items() if value is not None and value is not False}}
+    known = {key: chosen[key] for key in ("name", "format", "mapping", "memory", "threads", "internal", "stamp") if key in chosen}
+    if known.get("format", "auto") not in {"auto", "fhir", "hl7v2", "omop", "table"}:
+        raise UsageError("--format must be one of auto, fhir, hl7v2, omop, table")
+    if "stamp" not in known and os.environ.get("SOURCE_DATE_EPOCH", "").isdigit():
+        import datetime
+
+        moment = datetime.datetime.fromtimestamp(int(os.environ["SOURCE_DATE_EPOCH"]), datetime.UTC)
+        known["stamp"] = moment.isoformat(timespec="seconds")
+    return Options(**known, rules=tuple(chosen.get("rules") or ()))
+
+
+def _with(options: Options, **changes: Any) -> Options:
+    import dataclasses
+
+    return dataclasses.replace(options, **changes)
+
+
+def _finish(card: Scorecard, targets: dict[str, str | None], fail_on: str) -> NoReturn:
+    if fail_on not in {"error", "warning", "never"}:
+        raise UsageError("--fail-on must be one of error, warning, never")
+    _print(card, _write(card, targets))
+    raise typer.Exit(card.exit_code(fail_on))
+
+
+def _write(card: Scorecard, targets: dict[str, str | None]) -> list[str]:
+    """Write the outputs that were asked for; returns where they are."""
+    from ehrready import files
+
+    wanted = {kind: target for kind, target in targets.items() if target}
+    if len([t for t in wanted.values() if t == "-"]) > 1:
+        raise UsageError("only one output can go to stdout: give the others a file")
+    for kind, target in wanted.items():
+        if kind == "html":
+            from ehrready.reporters import html
+
+            files.write(target, html.render(card).encode())
+        else:
+            files.write(target, card.to_json())
+    return [target for target in wanted.values() if target != "-"]
+
+
+def _print(card: Scorecard, outputs: list[str]) -> None:
+    from ehrready.reporters import console
+
+    console.render(card, _console(), outputs)
+
+
+def _show_paths(paths: Any, wanted: bool) -> None:
+    if wanted:
+        for file in paths:
+            _say(f"file-{file.number:04d}  {file.path}")
+
+
+@contextlib.contextmanager
+def _progress() -> Iterator[Any]:
+    """Yield a progress callback: a bar on a terminal, nothing when piped."""
+    console = _console()
+    if not console.is_terminal:
+        yield lambda stage, done, of: None
+        return
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+    with Progress(TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn(), console=console, transient=True) as bar:
+        tasks: dict[str, Any] = {}
+
+        def advance(stage: str, done: int, of: int) -> None:
+            if stage not in tasks:
+                tasks[stage] = bar.add_task(stage, total=of)
+            bar.update(tasks[stage], completed=done, total=of)
+
+        yield advance
+
+
+def main() -> None:
+    """Run the command line and turn every outcome into an exit code; never a traceback, never a value."""
+    signal.signal(signal.SIGTERM, lambda *_: (_ for _ in ()).throw(_Terminated()))
+    try:
+        code = app(standalone_mode=False)
+        sys.exit(int(code or 0))
+    except EhrreadyError as error:
+        for line in str(error).splitlines():
+            _say(f"ehrready: {line}")
+        sys.exit(error.code)
+    except KeyboardInterrupt:
+        _say("ehrready: interrupted; nothing was written")
+        sys.exit(Exit.INTERRUPTED)
+    except _Terminated:
+        sys.exit(Exit.TERMINATED)
+    except typer.Exit as exit_:
+        sys.exit(exit_.exit_code)
+    except Exception as error:
+        _usage(error)
+        place = _place(error)
+        _say(f"ehrready: internal error ({type(error).__name__} at {place}); no value of the data is shown: please report this line")
+        sys.exit(Exit.INTERNAL)
+
+
+class _Terminated(BaseException):
+    """SIGTERM: unwinds the run, so that the temporary folder goes."""
+
+
+def _usage(error: Exception) -> None:
+    """Show a usage error of the argument parser (Click's, whichever module it comes from) and exit 2."""
+    show = getattr(error, "show", None)
+    if show is not None:
+        show()
+        sys.exit(Exit.USAGE)
+
+
+def _place(error: BaseException) -> str:
+    """Return the innermost module and line of this package, without any value."""
+    place, step = "?", error.__traceback__
+    while step is not None:
+        path = Path(step.tb_frame.f_code.co_filename)
+        if "ehrready" in path.parts:
+            place = f"{path.name}:{step.tb_lineno}"
+        step = step.tb_next
+    return place

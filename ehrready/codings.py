@@ -1,0 +1,150 @@
+"""What the codings say: system, class and declared release, judged per distinct pair and counted in rows.
+
+``coding.system`` is whatever the source wrote.  Each distinct (system, code) pair is resolved and classified once
+in Python (``ehrready.terminology``); the result goes back into the engine as a table, so that the cost does not
+grow with the rows.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pyarrow as pa
+
+from ehrready.profile import Frame
+from ehrready.readers.blocks import integers, strings
+from ehrready.terminology import grammar, systems
+
+if TYPE_CHECKING:
+    import duckdb
+
+#: Systems of HL7's own small tables are pooled under one key: their URIs are open-ended.
+HL7 = "hl7"
+
+
+def measure(con: duckdb.DuckDBPyConnection, frames: dict[str, Frame]) -> None:
+    """Fill the frames ``systems``, ``classes``, ``codes`` and ``releases``."""
+    con.execute(
+        "CREATE TEMP TABLE pair AS SELECT element, coalesce(\"system\", '') s, coalesce(code, '') c, count(*) n FROM coding GROUP BY ALL"
+    )
+    _classify(con)
+    con.execute(
+        "CREATE TEMP TABLE judged AS SELECT g.element, g.record, g.concept, g.patient_id, g.version, j.pid FROM coding g JOIN judge j "
+        "ON g.element = j.element AND coalesce(g.\"system\", '') = j.s AND coalesce(g.code, '') = j.c"
+    )
+    con.execute(
+        "CREATE TEMP TABLE per_pair AS SELECT element, pid, patient_id, count(*) n FROM judged GROUP BY ALL"
+    )
+    frames["codes"] = _rows(
+        con,
+        'SELECT p.element, j.key, j.code, sum(p.n), count(DISTINCT p.patient_id) FROM per_pair p JOIN judge j USING (pid) '
+        "WHERE j.code <> '' GROUP BY 1, 2, 3",
+        3,
+    )
+    con.execute(
+        "CREATE TEMP TABLE per_class AS SELECT element, key, how, cls, patient_id, sum(n)::BIGINT n, sum(sum(n)) OVER "
+        "(PARTITION BY element, patient_id)::BIGINT total FROM (SELECT p.element, p.patient_id, p.n, j.key, j.how, j.cls FROM per_pair p "
+        "JOIN judge j USING (pid)) GROUP BY element, key, how, cls, patient_id"
+    )
+    frames["classes"] = _rows(
+        con,
+        "SELECT element, key, how, cls, sum(n), count(patient_id), sum(n * n), sum(n * total) FROM per_class GROUP BY 1, 2, 3, 4",
+        4,
+    )
+    _systems(con, frames)
+    _releases(con, frames)
+
+
+def _rows(con: duckdb.DuckDBPyConnection, sql: str, keys: int) -> Frame:
+    return {tuple(map(str, row[:keys])): tuple(map(int, row[keys:])) for row in con.execute(sql).fetchall()}
+
+
+def _classify(con: duckdb.DuckDBPyConnection) -> None:
+    """Create ``judge``: per distinct (element, system, code) its key, how it was found, its class and public code.
+
+    ``token`` is what the pair says about the system: its key, ``?local``, ``?unknown-uri``, ``?missing-system`` or
+    ``!icd9cm`` where the content says another system than the one declared.
+    """
+    pairs: list[tuple[str, str, str, int]] = con.execute("SELECT element, s, c, n FROM pair ORDER BY 1, 2, 3").fetchall()
+    resolved = {s: systems.resolve(s or None) for s in {s for _, s, _, _ in pairs}}
+    undecided: dict[tuple[str, str], list[tuple[str, int]]] = defaultdict(list)
+    for element, s, c, n in pairs:
+        if resolved[s].how == "undecided":
+            undecided[element, s].append((c, n))
+    decided = {place: grammar.resolve_undecided(resolved[place[1]].candidates, codes) for place, codes in undecided.items()}
+    keys, hows = [], []
+    for element, s, _, _ in pairs:
+        found = resolved[s]
+        keys.append(decided[element, s] if found.how == "undecided" else found.key)
+        hows.append(found.how)
+    classified = grammar.classify_pairs([(key, c) for key, (_, _, c, _) in zip(keys, pairs, strict=True)])
+    out: list[list[str]] = [[], [], [], [], []]
+    for key, how, result, (_, _, c, _) in zip(keys, hows, classified, pairs, strict=True):
+        public = systems.is_public(key) and result.cls in {"well-formed", "repairable"}
+        shown = HL7 if key.partition(":")[0] in {"hl7", "fhir", "v2", "v3", "hl7v2_table"} else key
+        if result.cls == "other-system" and result.looks_like:
+            token = f"!{result.looks_like}"
+        elif how in {"exact", "alias"} or (how == "undecided" and key):
+            token = shown
+        else:
+            token = {"missing": "?missing-system", "local": "?local", "undecided": "?undecided"}.get(how, "?unknown-uri")
+        code = (result.repaired or c.strip()) if public and shown != HL7 else ""
+        for column, value in zip(out, (shown if token[0] != "?" else token[1:], how, result.cls, code, token), strict=True):
+            column.append(value)
+    text = [strings([v.encode() for v in column]).cast(pa.large_string()) for column in out]
+    pid = integers(np.arange(len(pairs)))
+    con.register("_judge", pa.Table.from_arrays([pid, *text], names=["pid", "key", "how", "cls", "code", "token"]))
+    con.execute(
+        "CREATE TEMP TABLE judge AS SELECT j.*, p.element, p.s, p.c FROM _judge j JOIN "
+        "(SELECT row_number() OVER (ORDER BY element, s, c) - 1 pid, element, s, c FROM pair) p USING (pid)"
+    )
+    con.unregister("_judge")
+
+
+def _systems(con: duckdb.DuckDBPyConnection, frames: dict[str, Frame]) -> None:
+    """Count concepts by the set of systems their codings are in (a bit per system, so that it stays integers)."""
+    tokens = [row[0] for row in con.execute("SELECT DISTINCT token FROM judge ORDER BY 1").fetchall()][:62]
+    if not tokens:
+        return
+    con.execute("CREATE TEMP TABLE token_bit (token VARCHAR, bit BIGINT)")
+    con.executemany("INSERT INTO token_bit VALUES (?, ?)", [(token, 1 << i) for i, token in enumerate(tokens)])
+    con.execute(
+        "CREATE TEMP TABLE per_concept AS SELECT element, patient_id, bits, count(*) n FROM (SELECT g.element, g.record, g.concept, "
+        "min(g.patient_id) patient_id, bit_or(b.bit) bits FROM judged g JOIN (SELECT pid, bit FROM judge JOIN token_bit USING (token)) b "
+        "USING (pid) GROUP BY 1, 2, 3) GROUP BY 1, 2, 3"
+    )
+    con.execute(
+        "CREATE TEMP TABLE concept_total AS SELECT element, patient_id, sum(n)::BIGINT total FROM per_concept GROUP BY 1, 2"
+    )
+    rows = _rows(
+        con,
+        "SELECT p.element, bits, sum(n), count(p.patient_id), sum(n * n), sum(n * total) FROM per_concept p JOIN concept_total t "
+        "ON p.element = t.element AND p.patient_id IS NOT DISTINCT FROM t.patient_id GROUP BY 1, 2",
+        2,
+    )
+    for (element, bits), values in rows.items():
+        names = "+".join(token for i, token in enumerate(tokens) if int(bits) >> i & 1)
+        frames["systems"][element, names] = values
+
+
+def _releases(con: duckdb.DuckDBPyConnection, frames: dict[str, Frame]) -> None:
+    """Count codings by declared release; a string that is no recognised release is ``other``, none is ``""``."""
+    con.execute(
+        "CREATE TEMP TABLE declared AS SELECT g.element, j.key, coalesce(g.version, '') v, g.patient_id, count(*) n FROM judged g "
+        "JOIN judge j USING (pid) WHERE j.token NOT LIKE '?%' AND j.key <> 'hl7' GROUP BY ALL"
+    )
+    raw: list[tuple[str, str]] = con.execute("SELECT DISTINCT key, v FROM declared ORDER BY 1, 2").fetchall()
+    if not raw:
+        return
+    names = [("" if not v else systems.normalise_version(key, v) or "other") for key, v in raw]
+    columns = [strings([x.encode() for x in column]).cast(pa.large_string()) for column in (*zip(*raw, strict=True), names)]
+    con.register("_release", pa.Table.from_arrays(columns, names=["key", "v", "release"]))
+    frames["releases"] = _rows(
+        con,
+        "SELECT d.element, d.key, r.release, sum(d.n), count(DISTINCT d.patient_id) FROM declared d JOIN _release r "
+        "ON d.key = r.key AND d.v = r.v GROUP BY 1, 2, 3",
+        3,
+    )
+    con.unregister("_release")

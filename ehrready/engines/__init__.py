@@ -1,0 +1,1 @@
+"""Engines that hold the canonical tables and run the measures."""

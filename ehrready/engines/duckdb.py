@@ -1,0 +1,99 @@
+"""The embedded engine: one temporary on-disk DuckDB database, removed however the run ends.
+
+Nothing is downloaded: extensions are never installed or auto-loaded.  After the sources are read the engine is
+locked, so that no rule can reach a file or the network (design section 4).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import duckdb
+
+from ehrready.tables import ABSENT, ALL, ddl
+
+_PREFIX = "ehrready-"
+_STALE_SECONDS = 24 * 3600
+
+
+def quote(text: str) -> str:
+    """Return ``text`` as an SQL string literal."""
+    return "'" + text.replace("'", "''") + "'"
+
+
+#: Macros that readers and measures share.  ``clean``: trimmed, empty is NULL.  ``iso``: an ISO 8601 prefix
+#: without offset.  ``hl7_iso``: the same from HL7v2 ``YYYY[MM[DD[HH[MM[SS]]]]]``.
+MACROS = f"""
+CREATE MACRO clean(v) AS nullif(trim(v, e' \\t\\r\\n'), '');
+CREATE MACRO absent(reason) AS {quote(ABSENT)} || reason;
+CREATE MACRO is_absent(v) AS starts_with(v, {quote(ABSENT)});
+CREATE MACRO iso(v) AS CASE
+    WHEN length(v) <= 10 THEN v
+    ELSE replace(left(v, 19), ' ', 'T') END;
+CREATE MACRO _digits_iso(d) AS CASE length(d)
+    WHEN 4 THEN d
+    WHEN 6 THEN d[1:4] || '-' || d[5:6]
+    WHEN 8 THEN d[1:4] || '-' || d[5:6] || '-' || d[7:8]
+    ELSE d[1:4] || '-' || d[5:6] || '-' || d[7:8] || 'T' || d[9:10] || ':' || rpad(d[11:12], 2, '0')
+      || ':' || rpad(d[13:14], 2, '0') END;
+CREATE MACRO hl7_iso(v) AS coalesce(
+    _digits_iso(nullif(regexp_extract(v, '^(\\d{{4}}(?:\\d\\d){{0,5}})(?:\\.\\d{{1,4}})?(?:[+-]\\d{{4}})?$', 1), '')), v);
+CREATE MACRO null_token(v) AS upper(trim(v, e' \\t\\r\\n""')) IN
+    ('', 'UNK', 'UNKNOWN', 'NA', 'N/A', 'N.A.', 'NULL', 'NONE', 'NIL', 'NAN', '-', '--', '.', '?', '??', 'SEE NOTE', 'SEE NOTES',
+     'SEE COMMENT', 'SEE COMMENTS', 'NOT AVAILABLE', 'NOT APPLICABLE', '#N/A', '<NULL>', '(NULL)', '\\N');
+"""
+
+
+def sweep(root: Path) -> None:
+    """Remove temporary folders that earlier runs left behind and whose process is gone."""
+    for folder in root.glob(f"{_PREFIX}*"):
+        with contextlib.suppress(OSError, ValueError):
+            pid = int(folder.name.split("-")[1])
+            alive = Path(f"/proc/{pid}").exists() if Path("/proc").is_dir() else True
+            if not alive or time.time() - folder.stat().st_mtime > _STALE_SECONDS * 7:
+                shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def open_engine(*, memory: str = "4GB", threads: int | None = None) -> Iterator[duckdb.DuckDBPyConnection]:
+    """Yield a connection with the canonical tables, empty.
+
+    ``memory`` is DuckDB's limit (``4GB``, ``512MiB``), ``threads`` its workers (default: all cores).
+    The folder is 0700 and removed on leaving.
+    """
+    root = Path(tempfile.gettempdir())
+    sweep(root)
+    folder = Path(tempfile.mkdtemp(prefix=f"{_PREFIX}{os.getpid()}-", dir=root))
+    try:
+        con = duckdb.connect(
+            str(folder / "tables.duckdb"),
+            config={
+                "memory_limit": memory,
+                "threads": threads or os.cpu_count() or 1,
+                "temp_directory": str(folder / "spill"),
+                "preserve_insertion_order": False,
+                "autoinstall_known_extensions": False,
+                "autoload_known_extensions": False,
+            },
+        )
+        try:
+            con.execute(MACROS)
+            for name in ALL:
+                con.execute(ddl(name))
+            yield con
+        finally:
+            con.close()
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def lock(con: duckdb.DuckDBPyConnection) -> None:
+    """Cut the engine off from files and the network for the rest of the run."""
+    con.execute("SET enable_external_access = false")
+    con.execute("SET lock_configuration = true")

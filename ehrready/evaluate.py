@@ -1,0 +1,146 @@
+"""Evaluate: rules on profiles, never on rows; one finding per rule, element, group and defect, passes included."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from ehrready import stats
+from ehrready.checks import CHECKS, Outcome
+from ehrready.profile import Profile
+from ehrready.rules import Rule
+from ehrready.tables import table_of
+
+#: Statuses of a finding whose number was judged; the others are never counted as a pass.
+ASSESSED = ("pass", "warn", "fail")
+
+
+@dataclass(slots=True)
+class Finding:
+    """The result of one rule on one element, group and defect; the numerator counts the defect."""
+
+    rule: Rule
+    dimension: str
+    element: str
+    source_element: str
+    outcome: Outcome
+    status: str
+    reason: str = ""
+    limit: float | None = None
+    hidden: bool = False
+    group: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def id(self) -> str:
+        """A stable id: the same rule, element, group and defect have it in every run."""
+        parts = [self.rule.id, self.element, self.outcome.defect, *(f"{k}={v}" for k, v in sorted(self.group.items()))]
+        return hashlib.sha256("\x1f".join(parts).encode()).hexdigest()[:12]
+
+
+def evaluate(profile: Profile, training: Profile | None, rules: Sequence[Rule]) -> list[Finding]:
+    """Return the findings of the rules, in rule and element order.  A check that crashes is status ``error``."""
+    findings = [
+        finding for rule in rules for element in rule.elements for finding in _findings(profile, training, rule, element)
+    ]
+    _false_discovery(findings)
+    return findings
+
+
+def _findings(profile: Profile, training: Profile | None, rule: Rule, element: str) -> list[Finding]:
+    check = CHECKS[rule.check]
+    source = _source_element(profile, training, element)
+    reason = _not_applicable(profile, training, rule, element)
+    if reason:
+        outcomes = [Outcome("", status="not-applicable", reason=reason)]
+    else:
+        arguments: list[object] = [profile]
+        if check.compares:
+            arguments.append(training)
+        if not check.whole:
+            arguments.append(element)
+        try:
+            outcomes = check.run(*arguments, **rule.options)
+        except Exception as error:  # a crashed check is a result of its own; its text may quote data
+            outcomes = [Outcome("", status="error", reason=f"the check crashed ({type(error).__name__}): please report it")]
+    before = _before(training, rule, element)
+    found = []
+    for outcome in outcomes:
+        status, why, limit = _judge(rule, outcome, before.get(outcome.defect))
+        found.append(Finding(rule, check.dimension, element, source, outcome, status, why, limit, group=outcome.group))
+    return found
+
+
+def _source_element(profile: Profile, training: Profile | None, element: str) -> str:
+    place = profile.source_elements.get(element)
+    return place or (training.source_elements.get(element, "") if training else "")
+
+
+def _not_applicable(profile: Profile, training: Profile | None, rule: Rule, element: str) -> str:
+    """Say why a rule has no business here, or return ``""``."""
+    check = CHECKS[rule.check]
+    if check.compares and training is None:
+        return "no training profile"
+    if check.whole:
+        return ""
+    if element not in profile.source_elements:
+        return "the format does not carry this element"
+    table = table_of(element)
+    trained = training is not None and table in training.tables()
+    if table not in profile.tables() and not (check.compares and trained):
+        return f"the data has no {table} records"
+    return ""
+
+
+def _before(training: Profile | None, rule: Rule, element: str) -> dict[str, Outcome]:
+    """Return a counting check's outcomes on the training profile, by defect."""
+    check = CHECKS[rule.check]
+    if training is None or check.compares or check.whole or element not in training.source_elements:
+        return {}
+    try:
+        return {outcome.defect: outcome for outcome in check.run(training, element, **rule.options)}
+    except Exception:  # the live side reports the crash; without a training rate nothing is lost
+        return {}
+
+
+def _judge(rule: Rule, outcome: Outcome, before: Outcome | None) -> tuple[str, str, float | None]:
+    """Return status, reason and the limit that decided."""
+    if outcome.status:
+        return outcome.status, outcome.reason, outcome.limit
+    if outcome.n is None or outcome.of is None:
+        return "not-assessed", "a count is hidden (1-10 patients)", rule.fail
+    if outcome.of < rule.min_n:
+        return "not-assessed", f"fewer than {rule.min_n} records to judge by ({outcome.of})" if outcome.of > 10 else (
+            f"fewer than {rule.min_n} records to judge by"
+        ), rule.fail
+    rate = outcome.n / outcome.of
+    outcome.interval = outcome.interval or stats.wilson(rate * outcome.effective_n, outcome.effective_n)
+    reason = ""
+    if before is not None and before.n is not None and before.of:
+        outcome.training = (before.n, before.of)
+        outcome.effect = rate - before.n / before.of
+    if rule.fail is not None and rate > rule.fail:
+        return "fail", reason, rule.fail
+    if rule.max_rise is not None:
+        if before is None or before.rate is None or before.of is None or before.of < rule.min_n:
+            reason = "without the comparison: no training profile with enough records"
+        else:
+            low, _ = stats.newcombe(rate, outcome.effective_n, before.rate, before.effective_n)
+            if rate - before.rate > rule.max_rise and low > 0:
+                return "fail", "", before.rate + rule.max_rise
+    if rule.warn is not None and rate > rule.warn:
+        return "warn", reason, rule.warn
+    return "pass", reason, rule.fail if rule.fail is not None else rule.warn
+
+
+def _false_discovery(findings: list[Finding], q: float = 0.01) -> None:
+    """Take back comparisons that do not survive Benjamini-Hochberg within their family."""
+    families: dict[str, list[Finding]] = {}
+    for finding in findings:
+        if finding.outcome.family and finding.outcome.p is not None:
+            families.setdefault(finding.outcome.family, []).append(finding)
+    for members in families.values():
+        kept = stats.benjamini_hochberg([f.outcome.p or 0.0 for f in members], q)
+        for finding, keep in zip(members, kept, strict=True):
+            if finding.status == "fail" and not keep:
+                finding.status, finding.reason = "pass", "within the noise once all comparisons are counted"

@@ -1,0 +1,43 @@
+"""Writing outputs: whole or not at all, and ``-`` for stdout."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+import tempfile
+from pathlib import Path
+
+from ehrready.errors import SourceError, UsageError
+
+
+def write(target: str, data: bytes, *, mode: int = 0o644) -> None:
+    """Write ``data`` to a file atomically (temporary file beside it, fsync, rename), or to stdout for ``-``.
+
+    Raises UsageError when the place cannot be written, SourceError when the disk is full; an old file stays intact.
+    """
+    if target == "-":
+        sys.stdout.buffer.write(data)
+        sys.stdout.buffer.flush()
+        return
+    path = Path(target)
+    temporary = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if path.exists() and not path.is_file():  # a device such as /dev/null cannot be replaced
+            path.write_bytes(data)
+            return
+        handle, temporary = tempfile.mkstemp(prefix=".ehrready-", dir=path.parent)
+        with os.fdopen(handle, "wb") as stream:
+            stream.write(data)
+            stream.flush()
+            os.fsync(stream.fileno())
+        os.chmod(temporary, mode)
+        os.replace(temporary, path)
+    except OSError as error:
+        if temporary:
+            with contextlib.suppress(OSError):
+                os.unlink(temporary)
+        if error.errno in {28, 27, 122}:  # ENOSPC, EFBIG, EDQUOT
+            raise SourceError("an output could not be written: the disk is full or the file too large; nothing was changed") from None
+        raise UsageError("an output could not be written: check the folder and its permissions") from None

@@ -1,0 +1,83 @@
+"""The ledger: per file, read = profiled + rejected, with reasons that add up.
+
+It is built from the readers' events alone and is closed before anything is judged; a file of which no reader
+said that it ended is ``unreadable``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+from ehrready.readers.base import REASONS, Ended, Event, FileEntry, Read, Rejected, SourceFile
+
+#: Ledger statuses of data that make the verdict ``cannot-tell``.
+UNREADABLE = frozenset({"unreadable", "truncated"})
+
+
+@dataclass(slots=True)
+class Ledger:
+    """Entries by file number, in the order of the sorted paths."""
+
+    entries: dict[int, FileEntry] = field(default_factory=dict)
+    _ended: set[int] = field(default_factory=set)
+
+    @classmethod
+    def of(cls, files: Iterable[SourceFile]) -> Ledger:
+        """Open a ledger with a row for every file, those that are no data as ``skipped``."""
+        ledger = cls()
+        for file in files:
+            entry = FileEntry(file.number, file.format, file.size)
+            if file.skip:
+                entry.status, entry.skip = "skipped", file.skip
+                ledger._ended.add(file.number)
+            ledger.entries[file.number] = entry
+        return ledger
+
+    def add(self, event: Event) -> None:
+        """Book one event of a reader."""
+        entry = self.entries[event.file]
+        match event:
+            case Read(n=n):
+                entry.read += n
+            case Rejected(reason=reason, n=n):
+                if reason not in REASONS:
+                    raise AssertionError(f"reason {reason} is not in the closed list")
+                entry.reasons[reason] = entry.reasons.get(reason, 0) + n
+            case Ended(status=status, declared=declared):
+                entry.status, entry.declared = status, declared
+                self._ended.add(event.file)
+
+    def close(self) -> None:
+        """Assert the ledger law; files that never ended are unreadable."""
+        for number, entry in self.entries.items():
+            if number not in self._ended:
+                entry.status = "unreadable"
+                if not entry.read:
+                    entry.read = 1
+                    entry.reasons["unreadable"] = 1
+            if entry.profiled < 0 or (entry.status in {"skipped", "reference"} and entry.read):
+                raise AssertionError(f"ledger law broken in file {number}")
+
+    @property
+    def unreadable(self) -> int:
+        """How many data files could not be read, or not to their end."""
+        return sum(entry.status in UNREADABLE for entry in self.entries.values())
+
+    def rows(self) -> list[dict[str, Any]]:
+        """Return the scorecard's ``ledger[]`` rows, without names of files."""
+        return [
+            {
+                "file": f"file-{entry.number:04d}",
+                "format": entry.format or "none",
+                "status": entry.status,
+                "bytes": entry.size,
+                "read": entry.read,
+                "profiled": entry.profiled,
+                "rejected": entry.rejected,
+                "declared": entry.declared,
+                "reasons": dict(sorted(entry.reasons.items())) or ({entry.skip: 0} if entry.skip else {}),
+            }
+            for entry in self.entries.values()
+        ]

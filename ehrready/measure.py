@@ -1,0 +1,196 @@
+"""Measure: from canonical tables to the integers of a profile.  The only door out of the tables (design section 8).
+
+Every statement groups, counts and sums; no value of a patient is selected except codes, and those only when they
+are well-formed codes of a recognised public system (``ehrready.codings``).  Rows are first added up per patient,
+so that distinct patients and the moments for the design effect (Σn², Σn·of) come from the same pass.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ehrready import codings
+from ehrready.engines.duckdb import quote
+from ehrready.profile import Frame, Profile
+from ehrready.tables import ABSENT, CODED, SCALARS, TABLES
+
+if TYPE_CHECKING:
+    import duckdb
+
+    from ehrready.ledger import Ledger
+
+#: States of an element in a record.  ``missing`` and ``null-token`` are defects; ``masked`` is in no denominator.
+STATES = ("present", "coded", "text-only", "null-token", "missing", "absent-with-reason", "masked")
+
+_MASKED, _UNKNOWN = quote(ABSENT + "masked"), "('unknown', 'unk')"
+
+#: Rows of a table to which an element applies, where that is not every row.
+ELIGIBLE: dict[str, str] = {
+    # a result that is not final has no value yet (FHIR ObservationStatus, HL7 table 0085)
+    "observation.value": "(status IS NULL OR status IN ('final', 'amended', 'corrected', 'appended'))",
+    "observation.unit": "value_kind = 'number'",
+    "encounter.end": "(status IS NULL OR status IN ('finished', 'completed', 'discharged'))",
+}
+
+
+def measure(con: duckdb.DuckDBPyConnection, ledger: Ledger, *, name: str = "dataset") -> Profile:
+    """Measure the canonical tables of ``con`` and the closed ledger into an exact profile."""
+    profile = Profile(name)
+    frames = profile.frames
+    frames["ledger"] = _ledger(ledger)
+    _sites(con)
+    frames["types"] = _frame(con, 'SELECT format, "type", sum(n) FROM types GROUP BY 1, 2', 2)
+    _columns(con, frames)
+    _records(con, frames)
+    for table in TABLES:
+        _scalars(con, table, frames["states"])
+    _concepts(con, frames["states"])
+    frames["defects"] = _frame(
+        con, "SELECT element, kind, count(*), count(DISTINCT patient_id) FROM defect GROUP BY 1, 2", 2
+    )
+    codings.measure(con, frames)
+    return profile
+
+
+def _frame(con: duckdb.DuckDBPyConnection, sql: str, keys: int) -> Frame:
+    """Run an aggregate whose first ``keys`` columns are text and the others integers."""
+    return {
+        tuple(str(key) for key in row[:keys]): tuple(int(v) for v in row[keys:]) for row in con.execute(sql).fetchall()
+    }
+
+
+def _ledger(ledger: Ledger) -> Frame:
+    """Add up the ledger by format, status and reason; ``""`` is the reason of the rows that carry the sizes."""
+    frame: Frame = {}
+
+    def add(key: tuple[str, str, str], values: tuple[int, ...]) -> None:
+        frame[key] = tuple((a or 0) + b for a, b in zip(frame.get(key, (0,) * 5), values, strict=True))
+
+    for entry in ledger.entries.values():
+        add((entry.format, entry.status, entry.skip), (1, entry.size, entry.read, entry.profiled, 0))
+        for reason, n in entry.reasons.items():
+            add((entry.format, entry.status, reason), (0, 0, 0, 0, n))
+    return frame
+
+
+def _sites(con: duckdb.DuckDBPyConnection) -> None:
+    """Give every row the site of its encounter, else of its patient, where the format does not say it per record."""
+    con.execute(
+        "CREATE TEMP TABLE site_of_encounter AS SELECT id, min(site) site FROM encounter WHERE site IS NOT NULL AND id IS NOT NULL GROUP BY 1;"
+        "CREATE TEMP TABLE site_of_patient AS SELECT patient_id id, min(site) site FROM patient WHERE site IS NOT NULL AND patient_id IS NOT NULL GROUP BY 1"
+    )
+    # one site (or none) needs no join: groups by site are only measured when there are two
+    sites = con.execute(
+        "SELECT count(DISTINCT site) FROM (SELECT site FROM site_of_encounter UNION ALL SELECT site FROM site_of_patient "
+        "UNION ALL SELECT DISTINCT site FROM concept)"
+    ).fetchone()
+    several = bool(sites and sites[0] > 1)
+    for name in [*TABLES, "concept"]:
+        key = "patient_id" if name == "patient" else "encounter_id" if name != "encounter" else "id"
+        site = "NULL"
+        joins = ""
+        if several:
+            site = "coalesce(t.site, e.site, p.site)"
+            joins = f" LEFT JOIN site_of_encounter e ON t.{key} = e.id LEFT JOIN site_of_patient p ON t.patient_id = p.id"
+        con.execute(
+            f'CREATE TEMP VIEW "{name}_v" AS SELECT t.*, {site} AS place, CASE WHEN regexp_matches(t."at", \'^[0-9]{{4}}-[0-9]{{2}}\') '
+            f'THEN left(t."at", 7) ELSE \'\' END AS month FROM "{name}" t{joins}'
+        )
+
+
+def _columns(con: duckdb.DuckDBPyConnection, frames: dict[str, Frame]) -> None:
+    """Book the unmapped columns, numbered within their table: their names may be anything."""
+    frames["columns"] = _frame(
+        con,
+        'SELECT "table", \'column-\' || lpad(dense_rank() OVER (PARTITION BY "table" ORDER BY "column")::VARCHAR, 2, \'0\'), kind, '
+        "sum(rows), sum(missing), sum(null_token) FROM generic_column GROUP BY \"table\", \"column\", kind",
+        3,
+    )
+
+
+def _records(con: duckdb.DuckDBPyConnection, frames: dict[str, Frame]) -> None:
+    """Count records and patients by table and month, excluded ones apart."""
+    union = " UNION ALL ".join(f"SELECT '{t}' AS tbl, patient_id, month, excluded FROM \"{t}_v\"" for t in TABLES)
+    con.execute(f"CREATE TEMP TABLE event AS SELECT tbl, patient_id, month, excluded, count(*) n FROM ({union}) GROUP BY ALL")
+    frames["volume"] = _frame(
+        con, "SELECT tbl, month, sum(n), count(DISTINCT patient_id) FROM event WHERE excluded IS NULL GROUP BY 1, 2", 2
+    )
+    frames["excluded"] = _frame(
+        con, "SELECT tbl, excluded, sum(n), count(DISTINCT patient_id) FROM event WHERE excluded IS NOT NULL GROUP BY 1, 2", 2
+    )
+    patients = f"patient_id IS NOT NULL AND NOT is_absent(patient_id) AND excluded IS NULL"
+    frames["patients"] = _frame(
+        con,
+        f"SELECT 'all', '', count(DISTINCT patient_id) FROM event WHERE {patients} UNION ALL SELECT 'first-month', m, count(*) FROM "
+        f"(SELECT patient_id, min(month) m FROM event WHERE {patients} AND month <> '' AND tbl NOT IN ('condition', 'allergy', 'patient') "
+        "GROUP BY 1) GROUP BY 2",
+        2,
+    )
+
+
+def _scalars(con: duckdb.DuckDBPyConnection, table: str, states: Frame) -> None:
+    """Measure the states of a table's scalar elements in one scan."""
+    elements = {element: column for element, (t, column) in SCALARS.items() if t == table}
+    cases = {element: _scalar_state(f'"{column}"') for element, column in elements.items()}
+    if table == "observation":
+        cases["observation.value"] = (
+            f"CASE WHEN value_kind = 'text' AND null_token(value_text) THEN 'null-token' WHEN value_kind IS NOT NULL THEN 'present' "
+            "WHEN absent_reason = 'masked' THEN 'masked' WHEN absent_reason IS NOT NULL THEN 'absent-with-reason' ELSE 'missing' END"
+        )
+        cases["observation.unit"] = (
+            "CASE WHEN coalesce(unit, unit_code) IS NULL THEN 'missing' WHEN null_token(coalesce(unit, unit_code)) "
+            "THEN 'null-token' ELSE 'present' END"
+        )
+    if not cases:
+        return
+    columns = ", ".join(
+        f"{_eligible(element, sql)} AS s{i}" for i, (element, sql) in enumerate(cases.items())
+    )
+    con.execute(
+        f'CREATE OR REPLACE TEMP TABLE cell AS SELECT patient_id, place, month, {columns}, count(*) n FROM "{table}_v" '
+        "WHERE excluded IS NULL GROUP BY ALL"
+    )
+    for i, element in enumerate(cases):
+        _roll_up(con, states, f"SELECT {quote(element)} element, patient_id, place, month, s{i} state, n FROM cell WHERE s{i} IS NOT NULL")
+
+
+def _eligible(element: str, sql: str) -> str:
+    return f"CASE WHEN {ELIGIBLE[element]} THEN {sql} END" if element in ELIGIBLE else sql
+
+
+def _scalar_state(column: str) -> str:
+    return (
+        f"CASE WHEN {column} IS NULL THEN 'missing' WHEN {column} = {_MASKED} THEN 'masked' WHEN is_absent({column}) "
+        f"OR lower({column}) IN {_UNKNOWN} THEN 'absent-with-reason' WHEN null_token({column}) THEN 'null-token' ELSE 'present' END"
+    )
+
+
+def _concepts(con: duckdb.DuckDBPyConnection, states: Frame) -> None:
+    """Measure the states of the coded elements: of the first concept of each record."""
+    con.execute(
+        "CREATE OR REPLACE TEMP TABLE cell AS SELECT element, patient_id, place, month, CASE WHEN n_codings > 0 THEN 'coded' "
+        "WHEN absent_reason = 'masked' THEN 'masked' WHEN null_token(\"text\") THEN 'null-token' WHEN \"text\" IS NOT NULL THEN 'text-only' "
+        "WHEN absent_reason IS NOT NULL THEN 'absent-with-reason' ELSE 'missing' END state, count(*) n FROM concept_v WHERE ordinal = 1 GROUP BY ALL"
+    )
+    _roll_up(con, states, f"SELECT * FROM cell WHERE element IN ({', '.join(map(quote, CODED))})")
+
+
+def _roll_up(con: duckdb.DuckDBPyConnection, states: Frame, cells: str) -> None:
+    """Add (element, patient_id, place, month, state, n) up to n, patients, Σn², Σn·of by all, month and site.
+
+    The state ``*`` is the total; rows without a patient form one cluster and count as no patient.
+    """
+    for grouping, group in (("all", "''"), ("month", "month"), ("site", "place")):
+        where = "" if grouping == "all" else f" WHERE {group} IS NOT NULL AND {group} <> ''"
+        con.execute(
+            f"CREATE OR REPLACE TEMP TABLE per_patient AS SELECT element, {group} g, patient_id, state, sum(n)::BIGINT n, "
+            f"sum(sum(n)) OVER (PARTITION BY element, {group}, patient_id)::BIGINT total FROM ({cells}){where} GROUP BY element, {group}, patient_id, state"
+        )
+        rows = _frame(
+            con,
+            "SELECT element, g, state, sum(n), count(patient_id), sum(n * n), sum(n * total) FROM per_patient GROUP BY 1, 2, 3 UNION ALL "
+            "SELECT element, g, '*', sum(total), count(patient_id), sum(total * total), sum(total * total) FROM "
+            "(SELECT DISTINCT element, g, patient_id, total FROM per_patient) GROUP BY 1, 2",
+            3,
+        )
+        states.update({(element, grouping, g, state): values for (element, g, state), values in rows.items()})

@@ -1,0 +1,126 @@
+"""The whole flow, top to bottom: sources → tables → profile → findings → scorecard.
+
+Nothing here knows a format, a check or an output: readers fill the canonical tables and report events, the ledger
+books them, ``measure`` turns tables into integers, ``evaluate`` judges profiles, ``build`` makes the scorecard.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ehrready import rules as packs
+from ehrready.errors import SourceError, UsageError
+from ehrready.evaluate import evaluate
+from ehrready.ledger import Ledger
+from ehrready.profile import Profile
+from ehrready.readers.base import Reader, SourceFile
+from ehrready.scorecard import Scorecard, build
+
+Progress = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What a run is told; ``memory`` is the engine's limit, ``threads`` None means all cores."""
+
+    name: str = "dataset"
+    format: str = "auto"
+    mapping: str | None = None
+    rules: tuple[str, ...] = ()
+    memory: str = "4GB"
+    threads: int | None = None
+    internal: bool = False
+    stamp: str | None = None
+    progress: Progress = field(default=lambda stage, done, of: None, compare=False)
+
+    def public(self) -> dict[str, Any]:
+        """Return the options that may stand in the scorecard's provenance: no path, no machine."""
+        return {"format": self.format, "rules": [Path(r).name for r in self.rules], "internal": self.internal}
+
+
+def read_profile(sources: Sequence[str], options: Options) -> tuple[Profile, Ledger, list[SourceFile]]:
+    """Read the sources and measure them; raises SourceError when there is nothing to read."""
+    from ehrready import sources as files_of
+    from ehrready.engines import duckdb as engine
+    from ehrready.measure import measure
+
+    readers = _readers(options)
+    files = files_of.recognise(files_of.expand(sources), readers, wanted=options.format)
+    ledger = Ledger.of(files)
+    if all(file.skip for file in files):
+        raise SourceError(
+            f"nothing was recognised in {len(files)} file{'s' if len(files) > 1 else ''}: give FHIR JSON, HL7v2, or Parquet/CSV; "
+            "other tables need --mapping"
+        )
+    with engine.open_engine(memory=options.memory, threads=options.threads) as con:
+        elements: dict[str, list[str]] = {}
+        for reader in readers:
+            mine = [file for file in files if file.format == reader.format and not file.skip]
+            if mine:
+                _read(reader, mine, con, ledger, options.progress)
+                for element, place in reader.source_elements().items():
+                    elements.setdefault(element, []).append(place)
+        ledger.close()
+        engine.lock(con)
+        options.progress("measuring", 0, 1)
+        profile = measure(con, ledger, name=options.name)
+    profile.source_elements = {element: " | ".join(sorted(set(places))) for element, places in sorted(elements.items())}
+    return profile, ledger, files
+
+
+def _readers(options: Options) -> list[Reader]:
+    """Return the readers in the order in which they are asked."""
+    from ehrready.readers.fhir import FhirReader
+    from ehrready.readers.hl7v2 import Hl7v2Reader
+    from ehrready.readers.tabular import OmopReader, TableReader
+
+    mapping = Path(options.mapping) if options.mapping else None
+    tabular: list[Reader] = [TableReader(mapping), OmopReader()] if mapping else [OmopReader(), TableReader(None)]
+    return [FhirReader(), Hl7v2Reader(), *tabular]
+
+
+def _read(reader: Reader, files: Sequence[SourceFile], con: Any, ledger: Ledger, progress: Progress) -> None:
+    """Let one reader fill the tables and book its events.  A reader that crashes leaves its files unreadable."""
+    done = 0
+    for event in reader.read(files, con):
+        ledger.add(event)
+        if type(event).__name__ == "Ended":
+            done += 1
+            progress(f"reading {reader.format}", done, len(files))
+
+
+def judge(
+    live: Profile,
+    training: Profile | None,
+    options: Options,
+    *,
+    ledger: Ledger | None = None,
+    training_sha256: str | None = None,
+) -> Scorecard:
+    """Evaluate the rules on two profiles: the same code for ``check`` and ``compare``."""
+    chosen = packs.load_all(options.rules) if options.rules else packs.default_packs(live.formats)
+    findings = evaluate(live, training, packs.merged(chosen))
+    return build(
+        live, training, findings, chosen, ledger=ledger, internal=options.internal, options=options.public(),
+        stamp=options.stamp, training_sha256=training_sha256,
+    )  # fmt: skip
+
+
+def load_profile(path: str) -> tuple[Profile, str]:
+    """Read a saved profile and its SHA-256; raises UsageError when it is not one."""
+    try:
+        data = Path(path).read_bytes()
+    except OSError:
+        raise UsageError(f"profile {Path(path).name}: cannot be read; make one with: ehrready profile SOURCE -o FILE") from None
+    return Profile.from_json(data, place=f"profile {Path(path).name}"), hashlib.sha256(data).hexdigest()
+
+
+def check(sources: Sequence[str], against: str | None, options: Options) -> tuple[Scorecard, list[SourceFile]]:
+    """Read, measure and judge the sources against a saved training profile."""
+    training, digest = load_profile(against) if against else (None, None)
+    profile, ledger, files = read_profile(sources, options)
+    return judge(profile, training, options, ledger=ledger, training_sha256=digest), files

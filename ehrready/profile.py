@@ -1,0 +1,178 @@
+"""The profile: every measure of one data set as integers under text keys; a commutative monoid.
+
+A profile is a set of *frames*.  A frame maps a tuple of text keys to a tuple of integers; adding two profiles
+adds the integers key by key (``merge``), and ``Profile.zero()`` is the neutral element.  ``None`` stands for a
+count that is hidden (1-10 patients) and absorbs whatever is added to it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import orjson
+
+from ehrready import __version__
+from ehrready.errors import UsageError
+
+KIND = "ehrready-profile"
+SCHEMA_VERSION = "1.0"
+
+Key = tuple[str, ...]
+Values = tuple[int | None, ...]
+Frame = dict[Key, Values]
+
+#: Frame name to (names of its keys, names of its values).  ``n`` counts records (concepts, codings), ``patients``
+#: distinct patients; ``n2`` and ``n_of`` are the sums over patients of n² and n·of (design effect).
+FRAMES: dict[str, tuple[Key, Key]] = {
+    "ledger": (("format", "status", "reason"), ("files", "bytes", "read", "profiled", "rejected")),
+    "patients": (("group", "value"), ("patients",)),
+    "types": (("format", "type"), ("n",)),
+    "volume": (("table", "month"), ("n", "patients")),
+    "excluded": (("table", "reason"), ("n", "patients")),
+    "states": (("element", "grouping", "group", "state"), ("n", "patients", "n2", "n_of")),
+    "systems": (("element", "tokens"), ("n", "patients", "n2", "n_of")),
+    "classes": (("element", "system", "how", "class"), ("n", "patients", "n2", "n_of")),
+    "codes": (("element", "system", "code"), ("n", "patients")),
+    "releases": (("element", "system", "release"), ("n", "patients")),
+    "defects": (("element", "kind"), ("n", "patients")),
+    "columns": (("table", "column", "kind"), ("rows", "missing", "null_token")),
+}
+
+
+@dataclass(slots=True)
+class Profile:
+    """The measures of one data set.  ``name`` is the user's word for it, never a path."""
+
+    name: str = "dataset"
+    internal: bool = True
+    frames: dict[str, Frame] = field(default_factory=lambda: {name: {} for name in FRAMES})
+    source_elements: dict[str, str] = field(default_factory=dict)
+
+    @classmethod
+    def zero(cls, name: str = "dataset") -> Profile:
+        """Return the neutral element of merging."""
+        return cls(name=name)
+
+    def merge(self, other: Profile) -> Profile:
+        """Return the profile of both data sets, which must share no patient; a hidden count stays hidden."""
+        frames = {name: dict(frame) for name, frame in self.frames.items()}
+        for name, frame in other.frames.items():
+            mine = frames[name]
+            for key, values in frame.items():
+                mine[key] = _add(mine[key], values) if key in mine else values
+        elements = dict(other.source_elements)
+        for element, place in self.source_elements.items():
+            known = {*elements.get(element, place).split(" | "), *place.split(" | ")}
+            elements[element] = " | ".join(sorted(known))
+        return Profile(self.name, self.internal and other.internal, frames, elements)
+
+    def rows(self, frame: str, *prefix: str) -> Iterator[tuple[Key, Values]]:
+        """Yield the rows of a frame whose key starts with ``prefix``, in key order."""
+        wanted = len(prefix)
+        for key in sorted(self.frames[frame]):
+            if key[:wanted] == prefix:
+                yield key, self.frames[frame][key]
+
+    @property
+    def formats(self) -> list[str]:
+        """Formats that were read."""
+        return sorted({key[0] for key in self.frames["ledger"] if key[1] not in {"skipped", "reference"}} - {""})
+
+    @property
+    def patients(self) -> int | None:
+        """Distinct patients; None when hidden."""
+        return self.frames["patients"].get(("all", ""), (0,))[0]
+
+    def total(self, value: str) -> int:
+        """Return a total of the ledger: files, bytes, read, profiled or rejected."""
+        column = FRAMES["ledger"][1].index(value)
+        return sum(values[column] or 0 for values in self.frames["ledger"].values())
+
+    def tables(self) -> dict[str, int]:
+        """Return canonical table to its records, excluded ones left out; tables without a record are absent."""
+        found: dict[str, int] = {}
+        for (table, _), (n, _) in self.frames["volume"].items():
+            found[table] = found.get(table, 0) + (n or 0)
+        return found
+
+    def period(self) -> dict[str, str | None]:
+        """Return the first and last month of dated events (conditions apart: their onset may lie decades back)."""
+        months = sorted(
+            {m for (t, m), _ in self.frames["volume"].items() if t not in {"condition", "patient", "allergy"} and "1900" < m < "2100"}
+        )
+        return {"start": months[0] if months else None, "end": months[-1] if months else None}
+
+    def to_json(self) -> bytes:
+        """Serialise: keys sorted, so that the same measures give the same bytes."""
+        return orjson.dumps(self.as_dict(), option=orjson.OPT_SORT_KEYS) + b"\n"
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the JSON document (design section 1)."""
+        return {
+            "kind": KIND,
+            "schema_version": SCHEMA_VERSION,
+            "tool": {"name": "ehrready", "version": __version__},
+            "name": self.name,
+            "internal": self.internal,
+            "source_elements": self.source_elements,
+            "frames": {
+                name: {"keys": FRAMES[name][0], "values": FRAMES[name][1], "rows": [[*k, *v] for k, v in sorted(frame.items())]}
+                for name, frame in self.frames.items()
+            },
+        }
+
+    @classmethod
+    def from_json(cls, data: bytes, *, place: str = "the profile") -> Profile:
+        """Parse a profile; raises UsageError for another kind, an unknown major version or a broken shape."""
+        document = load_document(data, KIND, SCHEMA_VERSION, place)
+        problems = []
+        frames: dict[str, Frame] = {name: {} for name in FRAMES}
+        given = document.get("frames")
+        for name, body in (given.items() if isinstance(given, dict) else ()):
+            if name not in FRAMES:
+                continue  # a later minor version may know more
+            keys, values = FRAMES[name]
+            rows = body.get("rows") if isinstance(body, dict) else None
+            if not isinstance(rows, list):
+                problems.append(f"{place}: frame {name} has no rows")
+                continue
+            for number, row in enumerate(rows, 1):
+                if not _is_row(row, len(keys), len(values)):
+                    problems.append(f"{place}: frame {name}, row {number}: expected {len(keys)} texts and {len(values)} counts")
+                    break
+                frames[name][tuple(row[: len(keys)])] = tuple(row[len(keys) :])
+        elements, name, internal = document.get("source_elements"), document.get("name"), document.get("internal")
+        if not isinstance(given, dict) or not isinstance(elements, dict) or not isinstance(name, str) or not isinstance(internal, bool):
+            problems.append(f"{place}: name, internal, source_elements or frames is missing or of another type")
+        if problems:
+            raise UsageError(*problems)
+        return cls(str(name), bool(internal), frames, {str(k): str(v) for k, v in (elements or {}).items()})
+
+
+def _is_row(row: Any, keys: int, values: int) -> bool:
+    return (
+        isinstance(row, list)
+        and len(row) == keys + values
+        and all(isinstance(key, str) for key in row[:keys])
+        and all(v is None or (isinstance(v, int) and not isinstance(v, bool) and v >= 0) for v in row[keys:])
+    )
+
+
+def _add(a: Values, b: Values) -> Values:
+    return tuple(None if x is None or y is None else x + y for x, y in zip(a, b, strict=True))
+
+
+def load_document(data: bytes, kind: str, version: str, place: str) -> dict[str, Any]:
+    """Parse one of our JSON documents and check its kind and major version; raises UsageError."""
+    try:
+        document = orjson.loads(data)
+    except orjson.JSONDecodeError:
+        raise UsageError(f"{place} is not valid JSON: write it again with ehrready") from None
+    if not isinstance(document, dict) or document.get("kind") != kind:
+        raise UsageError(f"{place} is not an {kind} document: give one that ehrready wrote")
+    given = str(document.get("schema_version"))
+    if given.split(".")[0] != version.split(".")[0]:
+        raise UsageError(f"{place} has an unknown major schema version: this version of ehrready reads {version.split('.')[0]}.x")
+    return document

@@ -1,0 +1,1 @@
+"""Readers: one module per format, each a mapping (data, in mappings/) and a small engine."""

@@ -1,0 +1,291 @@
+"""From files to blocks of text records: bytes are read in blocks, cut at record borders and split in Arrow.
+
+Small files share a block, so that a folder of a thousand one-resource files costs a handful of SQL statements.
+Lines whose bytes are not UTF-8 are taken out one by one; their neighbours stay.
+"""
+
+from __future__ import annotations
+
+import gzip
+import io
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO, cast
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from ehrready.readers.base import Ended, Read, Rejected, SourceFile
+
+#: Bytes read at a time; a longer record makes a longer block.
+BLOCK_BYTES = 32 * 1024 * 1024
+#: Decompressed bytes a reader is shown to recognise a file by.
+HEAD_BYTES = 65536
+#: Rows per Arrow batch: DuckDB scans the batches of a table in parallel.
+BATCH_ROWS = 8192
+#: A compressed file may expand at most this much (measured: NDJSON of Synthea 12-20, of repeats 200).
+MAX_RATIO = 1000
+#: ... once it has expanded beyond this size.
+MAX_RATIO_FLOOR = 256 * 1024 * 1024
+
+_BOM = b"\xef\xbb\xbf"
+#: What reading a damaged compressed stream raises.
+STREAM_ERRORS = (OSError, EOFError, zlib.error, ValueError)
+
+
+class TooLarge(ValueError):
+    """A compressed stream expands beyond ``MAX_RATIO``."""
+
+
+class _Bounded(io.RawIOBase):
+    """A decompressed stream that refuses to expand without bound and gives all it could read before it breaks."""
+
+    def __init__(self, stream: BinaryIO, size: int) -> None:
+        self._stream, self._limit, self._seen = stream, max(size * MAX_RATIO, MAX_RATIO_FLOOR), 0
+        self._error: BaseException | None = None
+
+    def readable(self) -> bool:
+        return True
+
+    def read(self, size: int = -1) -> bytes:
+        parts, have = [], 0
+        while self._error is None and (size < 0 or have < size):
+            want = 1 << 20 if size < 0 else min(size - have, 1 << 20)
+            try:
+                data = self._stream.read1(want) if hasattr(self._stream, "read1") else self._stream.read(want)
+            except STREAM_ERRORS as error:
+                self._error = error
+                break
+            if not data:
+                break
+            parts.append(data)
+            have += len(data)
+            self._seen += len(data)
+            if self._seen > self._limit:
+                self._error = TooLarge()
+        if not parts and self._error is not None:
+            raise self._error
+        return b"".join(parts)
+
+    def close(self) -> None:
+        self._stream.close()
+        super().close()
+
+
+def open_stream(path: Path) -> BinaryIO:
+    """Open a file for reading, decompressing gzip and Zstandard by their magic numbers, not by the name.
+
+    Raises OSError when it cannot be opened; reading a damaged stream raises one of ``STREAM_ERRORS``.
+    """
+    raw = path.open("rb")
+    magic = raw.read(4)
+    raw.seek(0)
+    if magic[:2] == b"\x1f\x8b":
+        return cast(BinaryIO, _Bounded(cast(BinaryIO, gzip.GzipFile(fileobj=raw)), path.stat().st_size))
+    if magic == b"\x28\xb5\x2f\xfd":
+        return cast(BinaryIO, _Bounded(_zstd(raw), path.stat().st_size))
+    return raw
+
+
+def _zstd(raw: BinaryIO) -> BinaryIO:
+    """Return a Zstandard stream that raises on a cut frame (the library's own reader ends quietly)."""
+    import zstandard
+
+    class Stream(io.RawIOBase):
+        def __init__(self) -> None:
+            self._reset()
+            self._buffer = bytearray()
+            self._done = False
+
+        def _reset(self) -> None:
+            self._frame = zstandard.ZstdDecompressor().decompressobj()
+            self._open = False
+
+        def readable(self) -> bool:
+            return True
+
+        def read(self, size: int = -1) -> bytes:
+            while not self._done and (size < 0 or len(self._buffer) < size):
+                chunk = raw.read(1 << 16)
+                if not chunk:
+                    if self._open:
+                        raise EOFError
+                    self._done = True
+                while chunk:
+                    try:
+                        self._buffer += self._frame.decompress(chunk)
+                    except zstandard.ZstdError as error:
+                        raise ValueError("zstd") from error
+                    self._open = not self._frame.eof
+                    chunk = self._frame.unused_data if self._frame.eof else b""
+                    if self._frame.eof:
+                        self._reset()
+            end = len(self._buffer) if size < 0 else size
+            data = bytes(self._buffer[:end])
+            del self._buffer[:end]
+            return data
+
+    return cast(BinaryIO, Stream())
+
+
+def head(path: Path, size: int = HEAD_BYTES) -> bytes:
+    """Return the first ``size`` decompressed bytes; a damaged stream gives what could be read of it."""
+    with open_stream(path) as stream:
+        try:
+            return stream.read(size)
+        except STREAM_ERRORS:
+            return b""
+
+
+def integers(values: np.typing.NDArray[np.int64]) -> pa.Array:
+    """Return an int64 Arrow array over a NumPy one (``pyarrow.array`` would import pandas: a second)."""
+    values = np.ascontiguousarray(values, dtype=np.int64)
+    return pa.Array.from_buffers(pa.int64(), len(values), [None, pa.py_buffer(values)])
+
+
+def strings(values: list[bytes]) -> pa.Array:
+    """Return a large_binary Arrow array of byte strings, without ``pyarrow.array`` (see ``integers``)."""
+    ends = np.cumsum([0, *map(len, values)], dtype=np.int64)
+    data = values[0] if len(values) == 1 else b"".join(values)
+    return pa.Array.from_buffers(pa.large_binary(), len(values), [None, pa.py_buffer(ends), pa.py_buffer(data)])
+
+
+class Blocks:
+    """Text records of many files as Arrow tables ``(file, pos int64; text large_string)``.
+
+    Iterate over :meth:`lines` for line-delimited files or :meth:`documents` for one record a file; both yield
+    tables and, between them, the events of the ledger (``Read`` counts what is in the tables and rejected
+    here; the caller adds rejections of its own).
+    """
+
+    def __init__(self) -> None:
+        self._parts: list[pa.Table] = []
+        self._bytes = 0
+
+    def _push(self, file: int, first: int, data: bytes, events: list[Read | Rejected | Ended]) -> None:
+        """Split ``data`` (whole lines) and append its non-blank lines; book them as read."""
+        try:
+            text = strings([data]).cast(pa.large_string())
+            lines = pc.split_pattern(text, "\n").flatten()
+            positions = integers(np.arange(first, first + len(lines)))
+        except pa.ArrowInvalid:
+            good: list[bytes] = []
+            numbers: list[int] = []
+            for offset, line in enumerate(data.split(b"\n")):
+                try:
+                    line.decode("utf-8")
+                    good.append(line)
+                    numbers.append(first + offset)
+                except UnicodeDecodeError:
+                    events.append(Read(file, 1))
+                    events.append(Rejected(file, first + offset, "encoding"))
+            lines = strings(good).cast(pa.large_string())
+            positions = integers(np.array(numbers))
+        lines = pc.utf8_trim(lines, " \t\r\x0b\x0c") if b"\r" in data or b" \n" in data else lines
+        keep = pc.binary_length(lines).cast(pa.bool_())  # no scalar: pyarrow.scalar imports pandas too
+        if not pc.all(keep, min_count=0).as_py():
+            lines, positions = lines.filter(keep), positions.filter(keep)
+        self._append(file, positions, lines, len(data), events)
+
+    def _append(
+        self, file: int, pos: pa.Array, text: pa.Array, size: int, events: list[Read | Rejected | Ended]
+    ) -> None:
+        if len(text):
+            events.append(Read(file, len(text)))
+            files = integers(np.full(len(text), file))
+            self._parts.append(pa.Table.from_arrays([files, pos, text], names=["file", "pos", "text"]))
+            self._bytes += size
+
+    def _flush(self, least: int) -> pa.Table | None:
+        if not self._parts or self._bytes < least:
+            return None
+        table = pa.concat_tables(self._parts).combine_chunks()
+        self._parts, self._bytes = [], 0
+        return pa.Table.from_batches(table.to_batches(max_chunksize=BATCH_ROWS), table.schema)
+
+    def lines(self, files: list[SourceFile]) -> Iterator[pa.Table | Read | Rejected | Ended]:
+        """Yield the lines of line-delimited files; blank lines are no records."""
+        for file in files:
+            events: list[Read | Rejected | Ended] = []
+            seen, line, rest = False, 1, b""
+            status = "read"
+            try:
+                with open_stream(file.path) as stream:
+                    while True:
+                        data = stream.read(BLOCK_BYTES)
+                        if not seen and data.startswith(_BOM):
+                            data = data[3:]
+                        seen = seen or bool(data.strip())
+                        block, rest = _cut(rest + data) if data else (rest, b"")
+                        if block:
+                            self._push(file.number, line, block, events)
+                            line += block.count(b"\n")
+                        yield from events
+                        events = []
+                        if (table := self._flush(BLOCK_BYTES)) is not None:
+                            yield table
+                        if not data:
+                            break
+            except STREAM_ERRORS as error:
+                yield from _broken(file.number, line, error, seen)
+                status = "truncated" if seen else "unreadable"
+            else:
+                if not seen:
+                    yield from _empty(file.number)
+            yield Ended(file.number, status if seen else "unreadable")
+        if (table := self._flush(0)) is not None:
+            yield table
+
+    def documents(self, files: list[SourceFile]) -> Iterator[pa.Table | Read | Rejected | Ended]:
+        """Yield each file as one record at position 1."""
+        for file in files:
+            events: list[Read | Rejected | Ended] = []
+            status = "read"
+            try:
+                with open_stream(file.path) as stream:
+                    data = stream.read().removeprefix(_BOM)
+                data.decode("utf-8")
+            except UnicodeDecodeError:
+                events += [Read(file.number, 1), Rejected(file.number, 1, "encoding")]
+                status = "unreadable"
+            except STREAM_ERRORS as error:
+                events += _broken(file.number, 1, error, False)
+                status = "unreadable"
+            else:
+                if data.strip():
+                    row = strings([data]).cast(pa.large_string())
+                    self._append(file.number, integers(np.array([1])), row, len(data), events)
+                else:
+                    events += _empty(file.number)
+                    status = "unreadable"
+            yield from events
+            yield Ended(file.number, status)
+            if (table := self._flush(BLOCK_BYTES)) is not None:
+                yield table
+        if (table := self._flush(0)) is not None:
+            yield table
+
+
+def _cut(data: bytes) -> tuple[bytes, bytes]:
+    """Cut after the last line feed: whole lines with it, and the rest."""
+    end = data.rfind(b"\n") + 1
+    return data[:end], data[end:]
+
+
+def _empty(file: int) -> list[Read | Rejected | Ended]:
+    return [Read(file, 1), Rejected(file, 0, "empty")]
+
+
+def _broken(file: int, line: int, error: BaseException, seen: bool) -> list[Read | Rejected | Ended]:
+    """Return the events for a stream that broke: one rejected record, for what was lost after ``line``."""
+    if isinstance(error, TooLarge):
+        reason = "compression"
+    elif isinstance(error, EOFError):
+        reason = "truncated"
+    elif isinstance(error, OSError) and not isinstance(error, gzip.BadGzipFile):
+        reason = "unreadable"
+    else:
+        reason = "compression"
+    return [Read(file, 1), Rejected(file, line if seen else 0, reason)]

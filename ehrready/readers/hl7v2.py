@@ -1,0 +1,186 @@
+"""The HL7v2 reader: messages of versions 2.1 to 2.8, one or many a file, in batches or MLLP frames.
+
+A record is a message.  Blocks of messages are split into segments in Arrow (``hl7v2_split``) and read into the
+canonical tables by SQL generated from mappings/hl7v2.yaml (``hl7v2_sql``); small files share a block.
+"""
+
+from __future__ import annotations
+
+import codecs
+import functools
+import gzip
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import duckdb
+import numpy as np
+import pyarrow as pa
+import yaml
+
+from ehrready.readers import hl7v2_split, hl7v2_sql
+from ehrready.readers.base import Ended, Event, Read, Rejected, SourceFile
+from ehrready.readers.blocks import BATCH_ROWS, BLOCK_BYTES, STREAM_ERRORS, TooLarge, integers, open_stream
+from ehrready.readers.hl7v2_sql import PLACE_BITS
+from ehrready.tables import ENTRY_BIT, POSITION_BITS
+
+#: Bytes of the longest message that is read.
+LONGEST_MESSAGE = 256 * 1024 * 1024
+
+_SUFFIX = re.compile(r"\.(hl7|hl7v2|er7|oru|adt|orm|omg|oml|mdm|vxu|siu|dft|bar|rde|mllp)(\.gz|\.zst)?$", re.I)
+_START = re.compile(rb"(MSH|FHS|BHS)[^A-Za-z0-9\s]")
+_WIDE = {b"\xff\xfe": "utf-16-le", b"\xfe\xff": "utf-16-be"}
+_WIDE_START = re.compile(rb"(?:M\0S\0H\0|[FB]\0H\0S\0)|(\0M\0S\0H|\0[FB]\0H\0S)")
+_LEADING = b"\xef\xbb\xbf\r \t"
+
+
+@functools.cache
+def mapping() -> dict[str, Any]:
+    """Return mappings/hl7v2.yaml: where each canonical column comes from."""
+    text = (Path(__file__).parent / "mappings" / "hl7v2.yaml").read_text("utf-8")
+    loaded: dict[str, Any] = yaml.safe_load(text)
+    return loaded
+
+
+@dataclass(slots=True)
+class _File:
+    """What is known of a file while it is read: messages so far, declared counts, text outside of messages."""
+
+    number: int
+    messages: int = 0
+    junk: bool = False
+    headers: int = 0
+    batches: list[int] = field(default_factory=list)
+    whole: int | None = None
+
+    @property
+    def declared(self) -> int | None:
+        """Messages as BTS-1 says; FTS-1 counts batches, unless there are none (v2.8.2 chapter 2.14.2, 2.14.5)."""
+        if self.batches:
+            return sum(self.batches) if len(self.batches) >= self.headers else None
+        return None if self.headers else self.whole
+
+
+@dataclass(slots=True)
+class _End:
+    """The end of a file: its status, and the reason why its last, cut message (if any) is rejected."""
+
+    file: int
+    status: str = "read"
+    reason: str = ""
+    messages: int = 0
+
+
+class Hl7v2Reader:
+    """Reader of HL7v2 messages in the vertical-bar encoding (ER7)."""
+
+    format = "hl7v2"
+
+    def recognise(self, path: Path, head: bytes) -> str:
+        """Return ``messages`` for a file that starts with MSH, FHS or BHS, or is named like HL7v2 (``.hl7``).
+
+        A file named so is claimed whatever it holds, except XML and JSON: then it is rejected and not skipped.
+        """
+        start = head.translate(hl7v2_split.ONE_FORM).lstrip(_LEADING)
+        if _START.match(start) or _wide(head):
+            return "messages"
+        return "messages" if _SUFFIX.search(path.name) and start[:1] not in (b"<", b"{", b"[") else ""
+
+    def read(self, files: Sequence[SourceFile], con: duckdb.DuckDBPyConnection) -> Iterator[Event]:
+        """Fill the canonical tables; yields the events of the ledger."""
+        hl7v2_sql.prepare(con, mapping())
+        waiting: list[hl7v2_split.Piece | _End] = []
+        known = {file.number: _File(file.number) for file in files}
+        size = 0
+        for file in files:
+            for item in _pieces(file):
+                waiting.append(item)
+                size += len(item.data) if isinstance(item, hl7v2_split.Piece) else 0
+                if size >= BLOCK_BYTES:
+                    yield from _block(con, waiting, known)
+                    waiting, size = [], 0
+        yield from _block(con, waiting, known)
+        hl7v2_sql.finish(con, mapping())
+
+    def source_elements(self) -> dict[str, str]:
+        """Return canonical element to field, e.g. ``condition.code`` to ``DG1-3``."""
+        return hl7v2_sql.source_elements(mapping())
+
+
+def _wide(start: bytes) -> str:
+    """Return the codec of a UTF-16 file, or ``""``."""
+    if start[:2] in _WIDE:
+        return _WIDE[start[:2]]
+    if match := _WIDE_START.match(start):
+        return "utf-16-be" if match[1] else "utf-16-le"
+    return ""
+
+
+def _chunks(stream: BinaryIO) -> Iterator[bytes]:
+    """Yield the bytes of a file in one form (``hl7v2_split.ONE_FORM``) and, but for old 8-bit sets, in UTF-8."""
+    data = stream.read(BLOCK_BYTES)
+    if codec := _wide(data):
+        decoder = codecs.getincrementaldecoder(codec)("replace")
+        while data:
+            yield decoder.decode(data).removeprefix("\ufeff").encode().translate(hl7v2_split.ONE_FORM)
+            data = stream.read(BLOCK_BYTES)
+        data = decoder.decode(b"", True).encode()
+    while data:
+        yield data.translate(hl7v2_split.ONE_FORM)
+        data = stream.read(BLOCK_BYTES)
+
+
+def _pieces(file: SourceFile) -> Iterator[hl7v2_split.Piece | _End]:
+    """Yield a file in pieces cut before an MSH, then how it ended."""
+    end = _End(file.number)
+    rest, skipping, empty = b"", False, True
+    try:
+        with open_stream(file.path) as stream:
+            for chunk in _chunks(stream):
+                data = rest + chunk
+                if empty:
+                    data = data.lstrip(_LEADING)
+                    empty = not data
+                cut = hl7v2_split.border(data)
+                rest = data[max(cut, 0) :]
+                if cut > 0 and not skipping:
+                    yield hl7v2_split.Piece(file.number, data[:cut])
+                skipping = skipping and cut < 0
+                if len(rest) > LONGEST_MESSAGE or skipping:
+                    if not skipping:
+                        yield _End(file.number, "", "too-large")
+                    skipping, rest = True, rest[-8:]
+    except STREAM_ERRORS as error:
+        end.reason = _reason(error)
+        end.status = "unreadable" if empty else "truncated"
+    else:
+        if empty:
+            end.status, end.reason = "unreadable", "empty"
+        elif not skipping:
+            yield hl7v2_split.Piece(file.number, rest)
+    yield end
+
+
+def _reason(error: BaseException) -> str:
+    if isinstance(error, EOFError):
+        return "truncated"
+    if isinstance(error, OSError) and not isinstance(error, gzip.BadGzipFile):
+        return "unreadable"
+    return "too-large" if isinstance(error, TooLarge) and False else "compression"
+
+
+def _block(
+    con: duckdb.DuckDBPyConnection, waiting: Sequence[hl7v2_split.Piece | _End], known: dict[int, _File]
+) -> Iterator[Event]:
+    """Read the waiting pieces into the tables; yield their events in the order of the files."""
+    pieces = [item for item in waiting if isinstance(item, hl7v2_split.Piece)]
+    events: list[list[Event]] = []
+    if pieces:
+        block = hl7v2_split.split(pieces)
+        events = _events(block, pieces, known)
+        first = np.array([known[piece.file].messages for piece in pieces])
+        counted = np.bincount(block.piece_of, minlength=len(pieces))
+        raise NotImplementedError(first, counted)
+    yield from ()

@@ -1,0 +1,304 @@
+"""From bytes to HL7v2 segments: character sets, separators, frames and line ends made one form.
+
+Whole blocks go through ``bytes.translate`` and Arrow; NumPy says which line is what.  Only a message that is
+special (other separators, bytes that are not UTF-8, line breaks inside a field) is rewritten in Python, into a
+message with the standard separators, so that one set of SQL reads them all.
+Source: HL7 v2.8.2 chapter 2 (2.5 message construction, 2.7 escapes, 2.10.3 batches, 2.14.9 MSH), MLLP release 1.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from ehrready.readers.blocks import integers, strings
+
+Integers = np.typing.NDArray[np.int64]
+
+#: Every line end and MLLP byte (0x0b, 0x1c) becomes CR; other control bytes become a space: the canonical tables
+#: use 0x01 as a mark, this module the others.  Tab stays; ESC is kept for ISO 2022 (``_special``).
+ONE_FORM = bytes(
+    0x0D if byte in b"\n\r\x0b\x1c" else 0x20 if byte < 0x20 and byte not in b"\t\x1b" else byte for byte in range(256)
+)
+_PIECE, _REPAIRED = b"\x1e", b"\x1d"  # lines of our own, impossible in data of that form
+_STANDARD = re.compile(rb"MSH\|\^~\\&#?(\||$)")
+_BORDER = re.compile(rb"(?:^|\r)(?=MSH(?![A-Za-z0-9 \t]))")
+_BLANK, _MARK, _MESSAGE, _BATCH, _SEGMENT, _OTHER, _CHARSET = range(7)
+_SEPARATORS = "|^~\\&"
+_ESCAPES = dict(zip(_SEPARATORS, "FSRET", strict=True))
+_SEQUENCE = r"[FSTREP]|[HN]|\.[^{0}]*|[XZCM][0-9A-Za-z]*"
+_BOM = b"\xef\xbb\xbf"
+#: MSH-18 (HL7 table 0211) to Python's codecs; 8859/n and Windows pages by pattern.
+_CODECS = {
+    "ISO IR14": "shift_jis",
+    "ISO IR87": "iso2022_jp_2",
+    "ISO IR159": "iso2022_jp_2",
+    "GB 18030-2000": "gb18030",
+    "KS X 1001": "euc_kr",
+    "CNS 11643-1992": "big5",
+    "BIG-5": "big5",
+}
+_PAGES = re.compile(r"(?:ISO[ _-]?)?8859[/ _-]([1-9]|10|11|13|14|15|16)|(?:WINDOWS|CP)[ _-]?(125[0-8])")
+
+
+class Piece(NamedTuple):
+    """Whole messages of one file, in one form (``ONE_FORM``), UTF-8 or not; ``file`` is its number."""
+
+    file: int
+    data: bytes
+
+
+@dataclass(slots=True)
+class Block:
+    """The segments of some pieces.
+
+    All arrays of segments have the same length; ``message`` counts messages from 0 in the block, ``place`` the
+    segments of a message from 1, ``kind`` indexes ``kinds`` (``PID``).  A message has its ``piece`` and its place
+    in it (from 0).  ``junk`` are pieces with text outside of any message, ``batches`` the batch segments by piece,
+    ``bad`` and ``repaired`` messages without usable separators and with bytes that no declared set explains.
+    """
+
+    segments: pa.Array
+    message: Integers
+    place: Integers
+    kind: Integers
+    kinds: list[str]
+    piece_of: Integers
+    place_in_piece: Integers
+    junk: set[int] = field(default_factory=set)
+    batches: list[tuple[int, str]] = field(default_factory=list)
+    bad: list[int] = field(default_factory=list)
+    repaired: Integers = field(default_factory=lambda: np.zeros(0, np.int64))
+
+
+def border(data: bytes) -> int:
+    """Return where the last message of a block in one form begins (at the CR before it), or -1."""
+    end = len(data)
+    while (found := data.rfind(b"\rMSH", 0, end)) >= 0:
+        if found + 4 < len(data) and _separates(data[found + 4 : found + 5]):
+            return found
+        end = found + 3
+    return -1
+
+
+def split(pieces: Sequence[Piece]) -> Block:
+    """Split pieces into segments; never fails, whatever the bytes are."""
+    data = _joined(piece.data for piece in pieces)
+    if not _is_utf8(data):
+        data = _joined(b"".join(_repaired(piece.data)) for piece in pieces)
+    lines = pc.split_pattern(strings([data]).cast(pa.large_string()), "\r").flatten()
+    codes, prefixes = _distinct(lines, 4)
+    what = np.array([_classify(prefix) for prefix in prefixes], np.int8)[codes]
+    starts = np.isin(what, (_MARK, _MESSAGE, _BATCH))
+    order = np.arange(len(what))
+    owner = np.maximum.accumulate(np.where(starts, order, 0))
+    inside = (what[owner] == _MESSAGE) & (what != _BLANK)
+    message = np.cumsum(what == _MESSAGE) - 1
+    piece = np.cumsum(what == _MARK) - 1
+    piece_of = piece[what == _MESSAGE]
+    firsts = np.searchsorted(piece_of, np.arange(len(pieces)))
+    block = Block(
+        segments=pa.nulls(0, pa.large_string()),
+        message=np.zeros(0, np.int64),
+        place=np.zeros(0, np.int64),
+        kind=np.zeros(0, np.int64),
+        kinds=[],
+        piece_of=piece_of,
+        place_in_piece=np.arange(len(piece_of)) - firsts[piece_of],
+        repaired=np.unique(message[inside & (what == _CHARSET)]),
+    )
+    outside = ~inside & np.isin(what, (_SEGMENT, _OTHER))
+    block.junk = set(np.unique(piece[outside]).tolist())
+    trailers = order[what == _BATCH]
+    block.batches = list(zip(piece[trailers].tolist(), lines.take(integers(trailers)).to_pylist(), strict=True))
+    special = _special(lines, what, inside, message, len(piece_of), data)
+    plain = order[inside & (what != _CHARSET) & ~special[message]]
+    odd = order[inside & (what != _CHARSET) & special[message]]
+    names = {prefix[:3].decode("latin-1") for prefix in prefixes}
+    rewritten = list(_rewritten(lines.take(integers(odd)).to_pylist(), message[odd].tolist(), block.bad))
+    block.kinds = sorted(names | {text[:3] for _, text in rewritten})
+    number = {name: i for i, name in enumerate(block.kinds)}
+    kind_of = np.array([number[prefix[:3].decode("latin-1")] for prefix in prefixes], np.int64)
+    block.segments = lines.take(integers(plain))
+    block.message, block.kind = message[plain], kind_of[codes[plain]]
+    if rewritten:
+        texts = strings([text.encode() for _, text in rewritten]).cast(pa.large_string())
+        block.segments = pa.concat_arrays([block.segments, texts])
+        block.message = np.concatenate([block.message, np.array([m for m, _ in rewritten], np.int64)])
+        block.kind = np.concatenate([block.kind, np.array([number[t[:3]] for _, t in rewritten], np.int64)])
+    count = np.arange(len(block.message))
+    first = np.maximum.accumulate(np.where(np.diff(block.message, prepend=-1) != 0, count, 0))
+    block.place = count - first + 1
+    return block
+
+
+def _joined(parts: Iterable[bytes]) -> bytes:
+    """Join pieces, each after a line that marks its start; a byte order mark at the start of a line goes."""
+    return b"\r".join(line for part in parts for line in (_PIECE, part)).replace(b"\r" + _BOM, b"\r")
+
+
+def _separates(mark: bytes) -> bool:
+    """Say whether what follows the name of a header segment may be its separator (or nothing follows)."""
+    return not mark.isalnum() and mark not in (b" ", b"\t")
+
+
+def _is_utf8(data: bytes) -> bool:
+    try:
+        data.decode("utf-8")
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def _distinct(lines: pa.Array, size: int) -> tuple[Integers, list[bytes]]:
+    """Return the first ``size`` bytes of each line as an index into the list of different ones."""
+    encoded = pc.binary_slice(lines.cast(pa.large_binary()), 0, size).dictionary_encode()
+    codes = np.frombuffer(encoded.indices.buffers()[1], np.int32, len(encoded)) if len(encoded) else np.zeros(0, np.int32)
+    return codes.astype(np.int64), encoded.dictionary.to_pylist()
+
+
+def _classify(prefix: bytes) -> int:
+    """Say what a line is by its first four bytes, as if its separator were the standard one."""
+    if not prefix.strip():
+        return _BLANK
+    if prefix in (_PIECE, _REPAIRED):
+        return _MARK if prefix == _PIECE else _CHARSET
+    name, separator = prefix[:3], prefix[3:]
+    if name == b"MSH" and _separates(separator):
+        return _MESSAGE
+    if name in (b"FHS", b"BHS", b"BTS", b"FTS") and _separates(separator):
+        return _BATCH
+    return _SEGMENT if separator == b"|" and re.fullmatch(rb"[A-Z][A-Z0-9]{2}", name) else _OTHER
+
+
+def _special(
+    lines: pa.Array, what: Integers, inside: np.typing.NDArray[np.bool_], message: Integers, n: int, data: bytes
+) -> np.typing.NDArray[np.bool_]:
+    """Mark the messages that need rewriting: other separators, lines that are no segment, ISO 2022 escapes."""
+    special = np.zeros(max(n, 1), np.bool_)
+    headers = np.flatnonzero(what == _MESSAGE)
+    codes, prefixes = _distinct(lines.take(integers(headers)), 10)
+    standard = np.array([bool(_STANDARD.match(prefix)) for prefix in prefixes], np.bool_)
+    if len(headers):
+        special[message[headers]] = ~standard[codes]
+    special[message[inside & (what == _OTHER)]] = True
+    if b"\x1b" in data:
+        escaped = pc.match_substring(lines, "\x1b").to_pylist()
+        special[message[inside & np.array(escaped, np.bool_)]] = True
+    return special
+
+
+def _rewritten(lines: list[str], messages: list[int], bad: list[int]) -> Iterator[tuple[int, str]]:
+    """Yield (message, segment) of special messages in the standard form; note the unusable ones in ``bad``."""
+    start = 0
+    for end in range(1, len(lines) + 1):
+        if end < len(lines) and messages[end] == messages[start]:
+            continue
+        if (segments := _rewrite(lines[start:end])) is None:
+            bad.append(messages[start])
+        else:
+            yield from ((messages[start], segment) for segment in segments)
+        start = end
+
+
+def separators(header: str) -> tuple[str, str, str, str, str] | None:
+    """Return the field, component, repetition, escape and subcomponent separators of an MSH segment.
+
+    A separator that MSH-2 leaves out has its default value, or is ``""`` when something else has it.  None when
+    they cannot separate: missing, letters, digits, spaces, or one character with two meanings.  MSH-2 with its
+    backslash doubled (written by software that escaped it once too often) means the single one.
+    """
+    mark = header[3:4]
+    if not mark or mark.isalnum() or mark.isspace():
+        return None
+    declared = header[4:].split(mark, 1)[0]
+    if declared[2:4] == "\\\\" and len(declared) > 4:
+        declared = declared[:3] + declared[4:]
+    declared = declared[:4]
+    given = [mark, *declared]
+    if len(set(given)) < len(given) or any(c.isalnum() or c.isspace() for c in given):
+        return None
+    rest = ["" if default in given else default for default in _SEPARATORS[len(given) :]]
+    first, component, repetition, escape, sub = given + rest
+    return first, component, repetition, escape, sub
+
+
+def _rewrite(lines: list[str]) -> list[str] | None:
+    """Return the segments of a message with standard separators and line breaks inside fields as they were."""
+    if (used := separators(lines[0])) is None:
+        return None
+    if any("\x1b" in line for line in lines):
+        lines = _iso2022(lines, used[0])
+    begins = re.compile(rf"[ \t]*([A-Z][A-Z0-9]{{2}}){re.escape(used[0])}")
+    segments = [lines[0]]
+    for line in lines[1:]:
+        if begins.match(line):
+            segments.append(line.lstrip(" \t"))
+        else:
+            segments[-1] += "\n" + line
+    if "".join(used) != _SEPARATORS:
+        header = segments[0]
+        rest = header[4:].partition(used[0])[2]
+        standard = [_translate(segment, used) for segment in [rest, *segments[1:]]]
+        return ["MSH|^~\\&|" + standard[0], *standard[1:]]
+    return segments
+
+
+def _translate(text: str, used: tuple[str, str, str, str, str]) -> str:
+    """Write a segment with the standard separators; what was data and now would separate is escaped."""
+    escape = used[3]
+    if escape:
+        quoted = re.escape(escape)
+        text = re.sub(f"{quoted}({_SEQUENCE.format(quoted)}){quoted}", "\x02\\1\x02", text)
+    table = {ord(c): f"\x02{_ESCAPES[c]}\x02" for c in _SEPARATORS}
+    table.update({ord(c): standard for c, standard in zip(used, _SEPARATORS, strict=True) if c and c != escape})
+    if escape:
+        table[ord(escape)] = "\x02E\x02"
+    return text.translate(table).replace("\x02", "\\")
+
+
+def _iso2022(lines: list[str], mark: str) -> list[str]:
+    """Decode the 7-bit Japanese sets where MSH-18 declares them; other ESC bytes become spaces."""
+    if _codec(lines[0].split(mark)) == "iso2022_jp_2":
+        lines = [line.encode().decode("iso2022_jp_2", "replace") for line in lines]
+    return [line.replace("\x1b", " ") for line in lines]
+
+
+def _codec(fields: list[str]) -> str | None:
+    """Return Python's codec for MSH-18 of a split MSH segment, or None when there is none to try."""
+    names = fields[17].upper().split("~") if len(fields) > 17 else []
+    for name in (name.strip() for name in names):
+        if name in _CODECS:
+            return _CODECS[name]
+        if page := _PAGES.fullmatch(name):
+            return f"iso8859_{page[1]}" if page[1] else f"cp{page[2]}"
+    return None
+
+
+def _repaired(data: bytes) -> Iterator[bytes]:
+    """Yield the block with every message in UTF-8, a mark after those that no declared set explains."""
+    starts = [0, *(found.end() for found in _BORDER.finditer(data) if found.end()), len(data)]
+    for start, end in zip(starts, starts[1:], strict=False):
+        part = data[start:end]
+        if _is_utf8(part):
+            yield part
+            continue
+        header = part.partition(b"\r")[0].decode("latin-1")
+        try:
+            yield part.decode(_codec(header.split(header[3:4] or "|")) or "ascii").encode()
+        except UnicodeDecodeError:
+            yield _western(part).encode() + b"\r" + _REPAIRED + b"\r"
+
+
+def _western(data: bytes) -> str:
+    """Decode bytes of no known set as Windows-1252, and what that lacks as ISO 8859-1."""
+    try:
+        return data.decode("cp1252")
+    except UnicodeDecodeError:
+        return data.decode("latin-1")

@@ -1,0 +1,95 @@
+"""What a file's columns hold, and SQL that reads one as text, as a concept id, or counts what is missing in it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+
+from ehrready.readers.tabular_files import Column, Relation
+
+INTEGER = re.compile(r"U?(TINY|SMALL|BIG|HUGE)?INT(EGER)?")
+_NESTED = re.compile(r"(STRUCT|MAP|UNION|VARIANT|JSON)\b|.*\]$", re.DOTALL)
+_KINDS = (
+    ("nested", _NESTED),
+    ("text", re.compile(r"VARCHAR|ENUM\b|UUID", re.DOTALL)),
+    ("integer", INTEGER),
+    ("number", re.compile(r"DOUBLE|FLOAT|DECIMAL\b")),
+    ("time", re.compile(r"TIME")),
+    ("date", re.compile(r"DATE$")),
+    ("boolean", re.compile(r"BOOLEAN")),
+    ("binary", re.compile(r"BLOB|BIT")),
+)
+
+
+def kind_of(column: Column) -> str:
+    """Return what a column holds: text, integer, number, date, time, boolean, binary, nested or other."""
+    return next((kind for kind, pattern in _KINDS if pattern.match(column.type)), "other")
+
+
+def value_of(column: Column) -> str:
+    """Return SQL of a column as it is."""
+    return f"s.{column.identifier}"
+
+
+def is_clock(column: Column) -> bool:
+    """Whether a column is a date or time by its type, so that it needs no parsing."""
+    return column.type == "DATE" or column.type.startswith("TIMESTAMP")
+
+
+def text_of(column: Column) -> str:
+    """Return SQL of a column as text: ISO times without offset, whole numbers without ``.0``."""
+    value, kind = value_of(column), kind_of(column)
+    cast = f"CAST({value} AS VARCHAR)"
+    if column.type == "VARCHAR":
+        return f"clean({value})"
+    if column.type.startswith("DECIMAL") and not column.type.endswith(",0)"):
+        sql = f"rtrim(rtrim({cast}, '0'), '.')"
+    elif column.type in {"DOUBLE", "FLOAT"}:
+        whole = f"{value} = trunc({value}) AND abs({value}) < 1e15"
+        short = f"CAST(CAST({value} AS BIGINT) AS VARCHAR)"
+        sql = f"CASE WHEN isnan({value}) THEN NULL WHEN {whole} THEN {short} ELSE {cast} END"
+    elif column.type.startswith("TIMESTAMP"):
+        # an instant is told in UTC: the session's time zone must not change the result
+        utc = "ZONE" in column.type
+        stamp = f"TRY(make_timestamp(epoch_us({value})))" if utc else f"TRY_CAST({value} AS TIMESTAMP)"
+        sql = f"iso(CAST({stamp} AS VARCHAR))"
+    elif kind == "time":
+        sql = f"left({cast}, 8)"
+    elif kind == "binary":
+        sql = f"clean(coalesce(TRY(decode({value})), {cast}))"
+    else:
+        sql = cast
+    return sql
+
+
+def id_of(column: Column) -> str:
+    """Return SQL for a column as an OMOP concept id; 0 (no matching concept) is NULL."""
+    number = f"TRY_CAST({value_of(column)} AS BIGINT)"
+    if INTEGER.fullmatch(column.type):
+        number = f"CAST({value_of(column)} AS BIGINT)" if "HUGE" not in column.type else number
+    elif column.type == "VARCHAR":
+        number = f"TRY_CAST({text_of(column)} AS BIGINT)"
+    return f"nullif({number}, 0)"
+
+
+def column_statistics(relation: Relation, names: Iterable[str]) -> str:
+    """Return one scan: per file its number, rows, and empty cells and null tokens of each named column."""
+    counts = []
+    for name in names:
+        column = relation.columns[name]
+        value = value_of(column)
+        null = "false"
+        if column.type == "VARCHAR":
+            missing = f"clean({value}) IS NULL"
+            filled = f"clean({value}) IS NOT NULL AND null_token({value})"
+            null = f"CASE WHEN strlen({value}) <= 40 THEN {filled} END"  # no token is longer: spares long texts
+        elif column.type in {"DOUBLE", "FLOAT"}:
+            missing = f"{value} IS NULL OR isnan({value})"
+        else:
+            missing = f"{value} IS NULL"
+        counts.append(f", count(*) FILTER (WHERE {missing}), count(*) FILTER (WHERE {null})")
+    # the greatest record makes DuckDB scan: count(*) alone would come from the footer that is to be checked
+    return (
+        f"SELECT {relation.number} AS number, count(*), max({relation.record}){''.join(counts)} "
+        f"FROM {relation.sql} GROUP BY ALL"
+    )

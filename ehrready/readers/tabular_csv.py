@@ -1,0 +1,345 @@
+"""Delimited text (RFC 4180 and its relatives) into a staging table of text columns, with an exact row count.
+
+DuckDB's parser runs in strict mode: it takes every row or none.  Only when it refuses (a row with a wrong number
+of cells, a stray quote, bytes of no character set) the one file is parsed again here, row by row, so that each
+bad row is counted with its reason and its neighbours stay.
+"""
+
+from __future__ import annotations
+
+import codecs
+import csv
+import gzip
+import io
+import re
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import duckdb
+import pyarrow as pa
+
+from ehrready.engines.duckdb import quote
+from ehrready.readers.blocks import STREAM_ERRORS, TooLarge, open_stream
+from ehrready.readers.tabular_files import Column, Damaged, Relation, by_name, glob_free, header
+from ehrready.tables import POSITION_BITS
+
+_BLOCK = 8 * 1024 * 1024
+_HEADER_BYTES = 1 << 20
+_BATCH_ROWS = 20_000
+#: A physical line longer than this (characters) is rejected as ``too-large``.
+MAX_LINE = 64 * 1024 * 1024
+#: A quoted cell may run over this many lines (and 1 MiB) before its opening quote is taken for a stray one.
+_MAX_SPAN = 1000
+_MAX_SPAN_CHARS = 1 << 20
+#: After so many stray quotes in one file no cell may contain a line end any more: bounds the work.
+_MAX_STRAY = 100
+_SURROGATES = re.compile("[\udc80-\udcff]")
+
+
+@dataclass(slots=True)
+class Staged:
+    """A CSV file in a temp table: rows met, and rejected ones by reason (position of the first, count)."""
+
+    relation: Relation
+    read: int
+    status: str = "read"
+    rejected: dict[str, tuple[int, int]] = field(default_factory=dict)
+
+    def reject(self, position: int, reason: str) -> None:
+        first, n = self.rejected.get(reason, (position, 0))
+        self.rejected[reason] = (first, n + 1)
+
+
+@dataclass(slots=True)
+class _Text:
+    """What one pass over the bytes found out about a text file; ``path`` holds it as UTF-8."""
+
+    path: Path
+    newlines: int = 0
+    quotes: bool = False
+    blank: bool = False
+    lone_cr: bool = False
+    nul: bool = False
+    multibyte: bool = False  # some line is valid UTF-8 beyond ASCII
+    bad: bool = False  # some line is not UTF-8
+    cut: bool = False  # the compressed stream ended early
+    ends: bool = True  # the last line has its line end
+
+    def look(self, lines: bytes) -> None:
+        """Take note of whole lines."""
+        self.newlines += lines.count(b"\n")
+        self.quotes = self.quotes or b'"' in lines
+        self.nul = self.nul or b"\0" in lines
+        self.blank = self.blank or lines.startswith((b"\n", b"\r\n")) or b"\n\n" in lines or b"\n\r\n" in lines
+        self.lone_cr = self.lone_cr or lines.count(b"\r") != lines.count(b"\r\n")
+        if lines.isascii():
+            return
+        try:
+            lines.decode("utf-8")
+            self.multibyte = True
+        except UnicodeDecodeError:
+            self.bad = True
+            self.multibyte = self.multibyte or any(map(_is_multibyte, lines.splitlines()))
+
+
+def _is_multibyte(line: bytes) -> bool:
+    if line.isascii():
+        return False
+    try:
+        line.decode("utf-8")
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def stage(
+    con: duckdb.DuckDBPyConnection, path: Path, number: int, table: str, folder: Path, *, fast: bool = True
+) -> Staged:
+    """Load a CSV file into the temp table ``table``; ``folder`` takes a decoded copy where one is needed.
+
+    Raises Damaged when nothing of the file can be read.  ``fast`` False takes the row-by-row path (for tests).
+    """
+    text = _prepare(path, folder)
+    try:
+        with text.path.open("rb") as stream:
+            delimiter, names, lines = header(stream.read(_HEADER_BYTES))
+        columns = by_name([Column(f'"c{n}"', "VARCHAR", name) for n, name in enumerate(names)])
+        base = f"{number}::BIGINT << {POSITION_BITS}"
+        sql = f'"{table}" AS s'
+        # one column: DuckDB takes an empty line for a row; a mix of encodings or NULs: it cannot say which row
+        fast = fast and len(names) > 1 and not text.nul and not (text.bad and text.multibyte)
+        if fast and (rows := _fast(con, text, table, delimiter, len(names), lines)) is not None:
+            staged = Staged(Relation(sql, str(number), f"({base} | (s.rowid + 1))", columns), rows)
+        else:
+            staged = Staged(Relation(sql, str(number), f"({base} | s.row_number)", columns), 0)
+            _slow(con, text.path, table, delimiter, len(names), lines, staged)
+    finally:
+        if text.path != path:
+            text.path.unlink(missing_ok=True)
+    if text.cut:
+        staged.status = "truncated"
+        staged.read += 1
+        staged.reject(staged.read, "truncated")
+    return staged
+
+
+def _prepare(path: Path, folder: Path) -> _Text:
+    """Read all bytes once; write a plain UTF-8 copy where the file is compressed or in another encoding."""
+    text = _Text(path)
+    copy = folder / f"{path.stat().st_ino:x}.csv"
+    rest = b""
+    try:
+        with open_stream(path) as stream:
+            block = stream.read(_BLOCK)
+            utf16 = block[:2] in {b"\xff\xfe", b"\xfe\xff"}
+            plain = isinstance(stream, io.BufferedReader) and not utf16
+            decoder = codecs.getincrementaldecoder("utf-16")() if utf16 else None
+            text.path = path if plain else copy
+            with io.BytesIO() if plain else copy.open("wb") as out:
+                while True:
+                    try:
+                        data = decoder.decode(block, not block).encode() if decoder else block
+                    except UnicodeError as error:
+                        raise Damaged("encoding") from error
+                    end = data.rfind(b"\n") + 1
+                    lines, rest = (rest + data[:end], data[end:]) if end else (b"", rest + data)
+                    if lines:
+                        text.look(lines)
+                    if not plain:
+                        out.write(data)
+                    if not block:
+                        break
+                    try:
+                        block = stream.read(_BLOCK)
+                    except EOFError:  # a cut stream: whole lines of it stay
+                        text.cut = True
+                        out.truncate(out.tell() - len(rest))
+                        break
+                if rest and not text.cut:
+                    text.look(rest)
+                    text.ends = False
+    except STREAM_ERRORS as error:
+        text.path.unlink(missing_ok=True) if text.path != path else None
+        raise Damaged(_reason(error)) from error
+    except Damaged:
+        copy.unlink(missing_ok=True)
+        raise
+    if text.cut and not text.newlines:
+        copy.unlink(missing_ok=True)
+        raise Damaged("truncated")
+    if text.bad and not text.multibyte:
+        text.path = _latin1(text.path, folder / "latin1.csv", remove=text.path != path)
+    return text
+
+
+def _reason(error: BaseException) -> str:
+    if isinstance(error, EOFError):
+        return "truncated"
+    system = isinstance(error, OSError) and not isinstance(error, gzip.BadGzipFile)
+    return "unreadable" if system and not isinstance(error, TooLarge) else "compression"
+
+
+def _latin1(source: Path, target: Path, *, remove: bool) -> Path:
+    """Write a Latin-1 file again as UTF-8."""
+    with source.open("rb") as stream, target.open("wb") as out:
+        while block := stream.read(_BLOCK):
+            out.write(block.decode("latin-1").encode("utf-8"))
+    if remove:
+        source.unlink()
+    return target
+
+
+def _columns(width: int) -> list[str]:
+    return [f"c{n}" for n in range(width)]
+
+
+def _fast(
+    con: duckdb.DuckDBPyConnection, text: _Text, table: str, delimiter: str, width: int, skip: int
+) -> int | None:
+    """Load all rows with DuckDB in file order and return how many, or None where it refuses one.
+
+    A row count that differs from the count of lines (a quoted line end, or a parallel scan that was misled by
+    one) is loaded again by one thread; tab files that fail with quotes are tried without (OHDSI Athena).
+    """
+    columns = "{" + ", ".join(f"'{name}': 'VARCHAR'" for name in _columns(width)) + "}"
+    certain = not (text.blank or text.lone_cr)
+    expected = text.newlines + (not text.ends) - skip
+    tries = [('"', "true"), ('"', "false")]
+    if delimiter == "\t":
+        tries = [('"', "true"), ("", "true"), ('"', "false"), ("", "false")]
+    before = con.execute("SELECT current_setting('preserve_insertion_order')").fetchall()[0][0]
+    con.execute("SET preserve_insertion_order = true")
+    try:
+        for quoting, parallel in tries:
+            mark = quote(quoting)
+            try:
+                con.execute(
+                    f'CREATE OR REPLACE TEMP TABLE "{table}" AS SELECT * FROM read_csv({glob_free(text.path)}, '
+                    f"auto_detect = false, header = false, skip = {skip}, delim = {quote(delimiter)}, "
+                    f"quote = {mark}, escape = {mark}, columns = {columns}, strict_mode = true, "
+                    f"null_padding = false, parallel = {parallel})"
+                )
+            except (duckdb.InvalidInputException, duckdb.ConversionException):
+                continue
+            rows = int(con.execute(f'SELECT count(*) FROM "{table}"').fetchall()[0][0])
+            if (certain and rows == expected) or (parallel == "false" and (text.quotes or not certain)):
+                return rows
+    finally:
+        con.execute(f"SET preserve_insertion_order = {str(bool(before)).lower()}")
+    return None
+
+
+def _slow(
+    con: duckdb.DuckDBPyConnection, path: Path, table: str, delimiter: str, width: int, skip: int, staged: Staged
+) -> None:
+    """Load the good rows one by one and count the others in ``staged``."""
+    names = _columns(width)
+    kinds = ", ".join(f'"{name}" VARCHAR' for name in names)
+    con.execute(f'CREATE OR REPLACE TEMP TABLE "{table}" (row_number BIGINT, {kinds})')
+    numbers: list[int] = []
+    cells: list[list[str]] = []
+
+    def flush() -> None:
+        if numbers:
+            arrays = [pa.array(numbers, pa.int64()), *(pa.array(c, pa.string()) for c in zip(*cells, strict=True))]
+            con.register("ehrready_csv_batch", pa.table(arrays, ["row_number", *names]))
+            con.execute(f'INSERT INTO "{table}" SELECT * FROM ehrready_csv_batch')
+            con.unregister("ehrready_csv_batch")
+            numbers.clear()
+            cells.clear()
+
+    limit = csv.field_size_limit(MAX_LINE)
+    try:
+        with path.open(encoding="utf-8", errors="surrogateescape", newline="") as stream:
+            for row in _rows(_lines(stream, skip), delimiter, width):
+                staged.read += 1
+                if isinstance(row, str):
+                    staged.reject(staged.read, row)
+                    continue
+                numbers.append(staged.read)
+                cells.append(row)
+                if len(numbers) >= _BATCH_ROWS:
+                    flush()
+        flush()
+    finally:
+        csv.field_size_limit(limit)
+
+
+def _lines(stream: io.TextIOBase | io.TextIOWrapper, skip: int) -> Iterator[str]:
+    """Yield physical lines after the header; one that is too long comes as ``""``."""
+    for _ in range(skip):
+        stream.readline(MAX_LINE)
+    while line := stream.readline(MAX_LINE):
+        if len(line) >= MAX_LINE and line[-1] not in "\r\n":
+            while (more := stream.readline(MAX_LINE)) and more[-1] not in "\r\n":
+                pass
+            yield ""
+        else:
+            yield line
+
+
+class _Feed:
+    """Physical lines for one logical row: what the parser has pulled can be put back."""
+
+    def __init__(self, lines: Iterator[str]) -> None:
+        self._lines = lines
+        self._back: deque[str] = deque()
+        self.taken: list[str] = []
+        self.span = _MAX_SPAN
+
+    def line(self) -> str | None:
+        return self._back.popleft() if self._back else next(self._lines, None)
+
+    def __iter__(self) -> Iterator[str]:
+        yield self.taken[0]
+        size = len(self.taken[0])
+        while len(self.taken) < self.span and size <= _MAX_SPAN_CHARS:
+            line = self.line()
+            if line is None:
+                return
+            if line == "":  # too long to be part of anything
+                self._back.appendleft(line)
+                return
+            self.taken.append(line)
+            size += len(line)
+            yield line
+
+    def put_back(self) -> None:
+        """Keep only the first line as taken."""
+        self._back.extendleft(reversed(self.taken[1:]))
+
+
+def _rows(lines: Iterator[str], delimiter: str, width: int) -> Iterator[list[str] | str]:
+    """Yield the cells of each row, or the reason why it is rejected; blank lines are no rows.
+
+    A row whose quotes do not close is rejected as one line: parsing goes on with the next one.
+    """
+    feed = _Feed(lines)
+    stray = 0
+    while (line := feed.line()) is not None:
+        if line == "":
+            yield "too-large"
+            continue
+        if not line.strip("\r\n"):
+            continue
+        feed.taken = [line]
+        try:
+            row = next(csv.reader(feed, delimiter=delimiter, strict=True))
+        except (csv.Error, StopIteration):
+            if len(feed.taken) > 1:
+                feed.put_back()
+                stray += 1
+                feed.span = 1 if stray >= _MAX_STRAY else _MAX_SPAN
+            yield "encoding" if _SURROGATES.search(line) or "\0" in line else "invalid-csv"
+            continue
+        if len(row) == width + 1 and row[-1] == "":
+            row.pop()  # a delimiter at the end of the line
+        joined = "".join(feed.taken)
+        if _SURROGATES.search(joined) or "\0" in joined:
+            yield "encoding"
+        elif len(row) != width:
+            yield "invalid-csv"
+        else:
+            yield row

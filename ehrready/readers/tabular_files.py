@@ -1,0 +1,182 @@
+"""Files of tables: which table a file is, what its header says, and a relation that DuckDB can select from.
+
+Parquet is scanned where it lies.  CSV is loaded once into a staging table of text columns: DuckDB's parser in
+strict mode takes all rows or none, and only a damaged file is parsed again row by row (tabular_csv).
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import duckdb
+import pyarrow as pa
+
+from ehrready.engines.duckdb import quote
+from ehrready.readers.base import SourceFile
+from ehrready.tables import POSITION_BITS
+
+PARQUET = re.compile(r"\.(parquet|parq|pq)$", re.IGNORECASE)
+CSV = re.compile(r"\.(csv|tsv)(\.gz|\.zst)?$", re.IGNORECASE)
+#: A file that is one part of a table named by its folder: part-00000-uuid.c000.snappy, 000000000012, data_0.
+_PART = re.compile(r"(part|data|chunk|shard|file|run)?[-_.]?\d.*|part.*", re.IGNORECASE)
+#: The number of a part behind a table's name: measurement-0001, measurement_0_3.
+_SHARD = re.compile(r"([-_.]\d+)+$")
+_DELIMITERS = ",\t;|"
+
+PARQUET_MAGIC = b"PAR1"
+
+
+class Damaged(Exception):
+    """A whole file that cannot be read; ``reason`` is a key of ehrready.readers.base.REASONS."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """One column of a relation: its SQL identifier, its DuckDB type and the name the file gives it."""
+
+    identifier: str
+    type: str
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class Relation:
+    """Rows DuckDB can select from, as alias ``s``.
+
+    ``number`` is SQL for the number of the row's file and ``record`` for its record key; ``columns`` is by
+    lower-case name.
+    """
+
+    sql: str
+    number: str
+    record: str
+    columns: dict[str, Column]
+
+
+def is_parquet(path: Path, head: bytes) -> bool:
+    """Whether a file is, or claims to be, Parquet: by its magic number or its suffix."""
+    return head.startswith(PARQUET_MAGIC) or bool(PARQUET.search(path.name))
+
+
+def is_csv(path: Path) -> bool:
+    """Whether a file claims to be a delimited text table by its suffix."""
+    return bool(CSV.search(path.name))
+
+
+def table_names(path: Path) -> list[str]:
+    """Return the table names a path may stand for, lower case, the most likely first.
+
+    ``dbo.measurement.csv`` → measurement, dbo; ``measurement/part-0001.parquet`` → …, measurement.
+    """
+    stem = CSV.sub("", PARQUET.sub("", path.name)).lower()
+    words = [_SHARD.sub("", word) or word for word in reversed(stem.split("."))]
+    names = [_SHARD.sub("", stem) or stem, *words]
+    if _PART.fullmatch(stem):
+        folders = (folder for folder in path.parts[-2::-1] if "=" not in folder)  # hive partitions: year=2024
+        parent = next(folders, "").lower()
+        parent = CSV.sub("", PARQUET.sub("", parent))
+        names = [parent, *parent.split("."), *names] if parent else names
+    return list(dict.fromkeys(name for name in names if name))
+
+
+def footer(path: Path) -> tuple[int, pa.Schema]:
+    """Return the row count and schema of a Parquet file's footer; raises Damaged.
+
+    This and DuckDB's own scan are the two places where native code parses a hostile file: a subprocess that
+    may die belongs here when one is found that aborts instead of raising.
+    """
+    import pyarrow.parquet as pq
+
+    try:
+        size = path.stat().st_size
+        if not size:
+            raise Damaged("empty")
+        with path.open("rb") as stream:
+            start = stream.read(4)
+            stream.seek(max(size - 4, 0))
+            end = stream.read(4)
+        if start == PARQUET_MAGIC and end != PARQUET_MAGIC:
+            raise Damaged("truncated")
+        with pq.ParquetFile(path, memory_map=False) as file:
+            return file.metadata.num_rows, file.schema_arrow
+    except (pa.ArrowException, ValueError, EOFError, RecursionError, MemoryError) as error:
+        raise Damaged("invalid-parquet") from error
+    except OSError as error:
+        # Arrow raises OSError both for what it cannot open and for what it cannot parse
+        raise Damaged("unreadable" if error.errno is not None else "invalid-parquet") from error
+
+
+def header(head: bytes) -> tuple[str, list[str], int]:
+    """Return delimiter, column names and physical lines of the header in a CSV file's first bytes.
+
+    Raises Damaged: ``empty`` without any text, ``encoding`` for binary data.
+    """
+    text = decode_head(head)
+    if not text.strip():
+        raise Damaged("empty")
+    if "\0" in text.partition("\n")[0]:
+        raise Damaged("encoding")
+    line = next(line for line in text.splitlines() if line.strip())
+    bare = re.sub(r'"[^"]*"', "", line)
+    delimiter = max(_DELIMITERS, key=bare.count)
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)
+    try:
+        names = next(row for row in reader if row)
+    except (csv.Error, StopIteration) as error:
+        raise Damaged("invalid-csv") from error
+    return delimiter, [name.strip() for name in names], reader.line_num
+
+
+def decode_head(head: bytes) -> str:
+    """Decode the first bytes of a text file: UTF-8 or UTF-16 by its mark, else Latin-1."""
+    if head[:2] in {b"\xff\xfe", b"\xfe\xff"}:
+        return head[: len(head) // 2 * 2].decode("utf-16", "replace")
+    try:
+        return head.removeprefix(b"\xef\xbb\xbf").decode("utf-8")
+    except UnicodeDecodeError as error:
+        if error.start >= len(head) - 8:  # the 64 KiB ended inside a character
+            return head[: error.start].decode("utf-8", "replace").removeprefix("\ufeff")
+        return head.decode("latin-1")
+
+
+def by_name(columns: Sequence[Column]) -> dict[str, Column]:
+    """Index columns by lower-case name, the first of equals; unnamed and repeated ones get a number."""
+    found: dict[str, Column] = {}
+    for place, column in enumerate(columns, 1):
+        name = column.name.lower() or f"column {place}"
+        found[name if name not in found else f"{name} {place}"] = column
+    return found
+
+
+def glob_free(path: Path) -> str:
+    """Return an absolute path as an SQL literal that DuckDB does not expand."""
+    text = "".join(f"[{c}]" if c in "[*?" else c for c in str(path.absolute()))
+    return quote(text)
+
+
+def identifier(name: str) -> str:
+    """Return a name as a quoted SQL identifier."""
+    return '"' + name.replace('"', '""') + '"'
+
+
+def parquet_relation(con: duckdb.DuckDBPyConnection, files: Sequence[SourceFile]) -> Relation:
+    """Return a relation over Parquet files of one schema; raises duckdb.Error for a damaged file."""
+    paths = ", ".join(glob_free(file.path) for file in files)
+    scan = f"read_parquet([{paths}], hive_partitioning = false, union_by_name = false)"
+    described = con.execute(f"DESCRIBE SELECT * FROM {scan}").fetchall()
+    columns = by_name([Column(identifier(str(row[0])), str(row[1]), str(row[0])) for row in described])
+    if {"file_index", "file_row_number"} & columns.keys():
+        raise duckdb.InvalidInputException("a column hides DuckDB's own file_index or file_row_number")
+    numbers = [file.number for file in files]
+    number = str(numbers[0]) if len(numbers) == 1 else f"({numbers}::BIGINT[])[s.file_index + 1]"
+    record = f"(({number})::BIGINT << {POSITION_BITS} | (s.file_row_number + 1))"
+    return Relation(f"{scan} AS s", number, record, columns)

@@ -1,0 +1,1 @@
+"""Reporters: a scorecard in, text or bytes out.  They see nothing but the scorecard."""

@@ -1,0 +1,67 @@
+"""The console summary: verdict, reasons, the worst findings, where the report is.  Fits one screen."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from rich.markup import escape
+from rich.table import Table
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from ehrready.scorecard import Scorecard
+
+_VERDICTS = {
+    "ready": ("green", "READY"),
+    "ready-with-conditions": ("yellow", "READY WITH CONDITIONS"),
+    "not-ready": ("red", "NOT READY"),
+    "cannot-tell": ("magenta", "CANNOT TELL"),
+}
+_RANK = {"error": 0, "fail": 1, "warn": 2}
+_SEVERITY = {"error": 0, "warning": 1, "info": 2}
+_STYLE = {"error": "magenta", "fail": "red", "warn": "yellow"}
+
+
+def worst(findings: Sequence[Mapping[str, Any]], most: int | None = None) -> list[Mapping[str, Any]]:
+    """Return the findings to act on, worst first: crashed, failed, warned; errors before warnings; largest first."""
+    open_ = [f for f in findings if f["status"] in _RANK]
+    order = sorted(
+        open_, key=lambda f: (_RANK[f["status"]], _SEVERITY[f["severity"]], -(f["numerator"] or 0), f["rule"], f["element"], f["defect"])
+    )
+    return order[:most]
+
+
+def render(scorecard: Scorecard, console: Console, outputs: Sequence[str] = ()) -> None:
+    """Print the summary; ``outputs`` are the files that were written."""
+    d = scorecard.document
+    style, words = _VERDICTS[d["verdict"]]
+    subject, records = d["subject"], d["subject"]["records"]
+    patients = "fewer than 11" if subject["patients"] is None else f"{subject['patients']:,}"
+    against = f"against {d['training']['name']}" if d["training"] else "on its own (no training profile)"
+    console.print(f"[bold {style}]{words}[/]  {escape(str(subject['name']))}, {escape(against)}")
+    period = " to ".join(dict.fromkeys(m for m in subject["period"].values() if m))
+    console.print(
+        f"  {records['read']:,} records read, {records['profiled']:,} profiled, {records['rejected']:,} rejected; {patients} patients"
+        f"{'; ' + period if period else ''}; {', '.join(subject['formats']) or 'no data'}"
+    )
+    for reason in d["verdict_reasons"]:
+        console.print(f"  {escape(reason)}")
+    coverage = "none" if d["coverage"] is None else f"{100 * d['coverage']:.0f} %"
+    score = "-" if d["score"] is None else f"{d['score']:.0f}"
+    console.print(f"  required rules assessed: {coverage}; score {score} of 100")
+    rows = worst(d["findings"], 5)
+    if rows:
+        table = Table(box=None, pad_edge=False, show_header=True, header_style="bold", padding=(0, 2, 0, 0))
+        for name in ("", "what to fix first", "owner"):
+            table.add_column(name, overflow="fold")
+        for f in rows:
+            mark = f"[{_STYLE[f['status']]}]{f['status'] if f['severity'] == 'error' else f['severity']}[/]"
+            table.add_row(mark, escape(f["message"]), escape(f["owner"]))
+        console.print(table)
+        more = len(worst(d["findings"])) - len(rows)
+        if more:
+            console.print(f"  and {more} more in the report")
+    for path in outputs:
+        console.print(f"wrote {escape(path)}", soft_wrap=True)

@@ -1,0 +1,305 @@
+"""The scorecard: verdict, dimensions, findings, releases, ledger and provenance; frozen, and all a reporter sees."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import orjson
+
+from ehrready import __version__, privacy
+from ehrready.checks.base import DIMENSIONS
+from ehrready.checks.release import declared
+from ehrready.errors import Exit
+from ehrready.evaluate import ASSESSED, Finding
+from ehrready.profile import Profile, load_document
+from ehrready.wording import message
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from ehrready.ledger import Ledger
+    from ehrready.rules import Pack
+
+KIND = "ehrready-scorecard"
+SCHEMA_VERSION = "1.0"
+VERDICTS = ("ready", "ready-with-conditions", "not-ready", "cannot-tell")
+#: Coverage below which nothing can be said.
+MIN_COVERAGE = 0.8
+
+
+@dataclass(frozen=True, slots=True)
+class Scorecard:
+    """A finished scorecard; ``document`` is its JSON (design section 6) and must not be changed."""
+
+    document: Mapping[str, Any]
+
+    @property
+    def verdict(self) -> str:
+        """One of VERDICTS."""
+        return str(self.document["verdict"])
+
+    def exit_code(self, fail_on: str = "error") -> Exit:
+        """Return the exit code of the gate for ``--fail-on error|warning|never``."""
+        if self.verdict == "cannot-tell":
+            return Exit.CANNOT_TELL
+        failing = {"error": {"not-ready"}, "warning": {"not-ready", "ready-with-conditions"}, "never": set()}[fail_on]
+        return Exit.FAILED if self.verdict in failing else Exit.PASSED
+
+    def to_json(self) -> bytes:
+        """Serialise with sorted keys: the same input gives the same bytes."""
+        return orjson.dumps(self.document, option=orjson.OPT_SORT_KEYS | orjson.OPT_INDENT_2) + b"\n"
+
+    @classmethod
+    def from_json(cls, data: bytes, *, place: str = "the scorecard") -> Scorecard:
+        """Parse a saved scorecard; raises UsageError for another kind or an unknown major version."""
+        return cls(load_document(data, KIND, SCHEMA_VERSION, place))
+
+    def to_pandas(self) -> pd.DataFrame:
+        """Return the findings as a DataFrame, one row each (imports pandas)."""
+        import pandas as pd
+
+        return pd.DataFrame([{k: v for k, v in f.items() if k != "group"} for f in self.document["findings"]])
+
+
+def build(
+    profile: Profile,
+    training: Profile | None,
+    findings: list[Finding],
+    packs: Sequence[Pack],
+    *,
+    ledger: Ledger | None = None,
+    internal: bool = False,
+    options: Mapping[str, Any] | None = None,
+    engine: str = "duckdb",
+    stamp: str | None = None,
+    training_sha256: str | None = None,
+    plugins: Sequence[str] = (),
+) -> Scorecard:
+    """Put the scorecard together; small cells are hidden unless ``internal``."""
+    if not internal:
+        privacy.hide_findings(findings)
+    units = _units(findings)
+    coverage = _coverage(_units([f for f in findings if f.rule.severity == "error"]))
+    verdict, reasons = _verdict(profile, training, findings, coverage)
+    digest = hashlib.sha256((profile if internal else privacy.hide_profile(profile)).to_json()).hexdigest()
+    document: dict[str, Any] = {
+        "kind": KIND,
+        "schema_version": SCHEMA_VERSION,
+        "tool": {"name": "ehrready", "version": __version__},
+        "verdict": verdict,
+        "verdict_reasons": reasons,
+        "score": _score(list(units.values())),
+        "coverage": None if coverage is None else round(coverage, 4),
+        "internal": internal,
+        "subject": _subject(profile, internal),
+        "training": _subject(training, internal) if training else None,
+        "dimensions": _dimensions(findings, units),
+        "findings": [_finding(f) for f in findings],
+        "releases": _releases(profile, training, internal),
+        "ledger": ledger.rows() if ledger else _ledger_of(profile),
+        "provenance": {
+            "rule_packs": [{"name": p.name, "version": p.version, "sha256": p.sha256} for p in packs],
+            "terminology": [],
+            "training_sha256": training_sha256,
+            "input_sha256": digest,
+            "engine": engine,
+            "options": dict(options or {}),
+            "plugins": list(plugins),
+        },
+    }
+    if stamp:
+        document["generated_at"] = stamp
+    return Scorecard(document)
+
+
+_RANK = {"error": 5, "fail": 4, "warn": 3, "pass": 2, "not-assessed": 1, "not-applicable": 0}
+
+
+def _units(findings: Sequence[Finding]) -> dict[tuple[str, str], str]:
+    """Return (rule, element) → its worst status: the unit that scores and coverage count."""
+    units: dict[tuple[str, str], str] = {}
+    for f in findings:
+        key = (f.rule.id, f.element)
+        if _RANK[f.status] >= _RANK.get(units.get(key, "not-applicable"), 0):
+            units[key] = f.status
+    return units
+
+
+def _coverage(units: Mapping[tuple[str, str], str]) -> float | None:
+    """Return assessed / (assessed + not-assessed + error); None when nothing applies."""
+    counted = [s for s in units.values() if s != "not-applicable"]
+    return sum(s in ASSESSED for s in counted) / len(counted) if counted else None
+
+
+def _score(statuses: Sequence[str]) -> float | None:
+    """Return 0-100 over the assessed units: a pass is 1, a warning ½, a failure 0."""
+    worth = [{"pass": 1.0, "warn": 0.5, "fail": 0.0}[s] for s in statuses if s in ASSESSED]
+    return round(100 * sum(worth) / len(worth), 1) if worth else None
+
+
+def _verdict(profile: Profile, training: Profile | None, findings: Sequence[Finding], coverage: float | None) -> tuple[str, list[str]]:
+    """Return the verdict and its reasons, in the order of design section 6."""
+    reasons: list[str] = []
+    if training is None:
+        reasons.append("No training profile was given: this is about the data alone, not about a model.")
+    broken = sum(v[0] or 0 for k, v in profile.frames["ledger"].items() if k[1] in {"unreadable", "truncated"})
+    crashed = sorted({f.rule.id for f in findings if f.status == "error"})
+    failing = [f for f in findings if f.status == "fail"]
+    errors = _names([f for f in failing if f.rule.severity == "error"])
+    warnings = _names([f for f in failing if f.rule.severity == "warning"] + [f for f in findings if f.status == "warn" and f.rule.severity != "info"])
+    if broken or crashed or not profile.total("profiled"):
+        if broken:
+            reasons.insert(0, f"{broken} data file{'s' if broken > 1 else ''} could not be read to the end: see the ledger.")
+        if crashed:
+            reasons.insert(0, f"A check crashed: {', '.join(crashed)}.")
+        if not profile.total("profiled"):
+            reasons.insert(0, "No record could be read.")
+        return "cannot-tell", reasons
+    if errors:
+        reasons.insert(0, f"{len(errors)} requirement{'s' if len(errors) > 1 else ''} failed: {_list(errors)}.")
+        return "not-ready", reasons
+    if coverage is None or coverage < MIN_COVERAGE:
+        share = "none" if not coverage else f"{100 * coverage:.0f} %"
+        reasons.insert(0, f"Too little could be assessed: {share} of the required rules that apply (at least 80 % are needed).")
+        return "cannot-tell", reasons
+    if warnings:
+        reasons.insert(0, f"{len(warnings)} warning{'s' if len(warnings) > 1 else ''}: {_list(warnings)}.")
+        return "ready-with-conditions", reasons
+    reasons.insert(0, "Every required rule that applies was assessed or is listed below, and none failed.")
+    return "ready", reasons
+
+
+def _names(findings: Sequence[Finding]) -> list[str]:
+    return list(dict.fromkeys(f.rule.id + (f" ({f.element})" if f.element and len(f.rule.elements) > 1 else "") for f in findings))
+
+
+def _list(names: Sequence[str], most: int = 5) -> str:
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
+
+
+def _subject(profile: Profile, internal: bool) -> dict[str, Any]:
+    patients = profile.patients
+    hidden = patients is None or (not internal and privacy.small(patients))
+    return {
+        "name": profile.name,
+        "formats": profile.formats,
+        "files": profile.total("files"),
+        "bytes": profile.total("bytes"),
+        "records": {key: profile.total(key) for key in ("read", "profiled", "rejected")},
+        "patients": None if hidden else patients,
+        "period": profile.period(),
+    }
+
+
+def _dimensions(findings: Sequence[Finding], units: Mapping[tuple[str, str], str]) -> list[dict[str, Any]]:
+    of_rule = {f.rule.id: f.dimension for f in findings}
+    grouped: dict[str, list[str]] = defaultdict(list)
+    for (rule, _), status in units.items():
+        grouped[of_rule[rule]].append(status)
+    rows = []
+    for name in DIMENSIONS:
+        statuses = [s for s in grouped[name] if s != "not-applicable"]
+        assessed = sum(s in ASSESSED for s in statuses)
+        rows.append(
+            {
+                "name": name,
+                "score": _score(statuses),
+                "coverage": round(assessed / len(statuses), 4) if statuses else None,
+                "pass": statuses.count("pass"),
+                "warn": statuses.count("warn"),
+                "fail": statuses.count("fail"),
+                "not_assessed": statuses.count("not-assessed") + statuses.count("error"),
+            }
+        )
+    return rows
+
+
+def _finding(f: Finding) -> dict[str, Any]:
+    o = f.outcome
+    show = not f.hidden and o.of is not None and o.n is not None
+    training = None
+    if o.training and o.training[1]:
+        training = {"numerator": o.training[0], "denominator": o.training[1], "rate": _r(o.training[0] / o.training[1])}
+    return {
+        "id": f.id,
+        "cause": None,
+        "hidden": f.hidden,
+        "rule": f.rule.id,
+        "check": f.rule.check,
+        "title": f.rule.title,
+        "pack": f.rule.pack,
+        "severity": f.rule.severity,
+        "dimension": f.dimension,
+        "table": f.element.partition(".")[0],
+        "element": f.element,
+        "source_element": f.source_element,
+        "group": f.group,
+        "defect": o.defect,
+        "status": f.status,
+        "owner": f.rule.owner,
+        "numerator": o.n if show else None,
+        "denominator": o.of if show else None,
+        "rate": _r(o.rate) if show else None,
+        "interval": [_r(o.interval[0]), _r(o.interval[1])] if show and o.interval else None,
+        "training": training,
+        "limit": _r(f.limit),
+        "effect": _r(o.effect) if show and training else None,
+        "patients": o.patients if show else None,
+        "message": message(f),
+        "why": f.rule.why,
+        "fix": f.rule.fix,
+        "reason": f.reason,
+        "waiver": None,
+    }
+
+
+def _r(value: float | None) -> float | None:
+    """Round to six decimals: enough for a rate, and the same on every machine."""
+    return None if value is None else round(value, 6)
+
+
+def _releases(profile: Profile, training: Profile | None, internal: bool) -> list[dict[str, Any]]:
+    """Return the releases each element declares by system, beside training's; inference comes with a later check."""
+    rows = []
+    for element in sorted({key[0] for key in profile.frames["releases"]}):
+        then = declared(training, element) if training else {}
+        for system, releases in sorted(declared(profile, element).items()):
+            shown = _shares(releases, internal)
+            trained = _shares(then.get(system, {}), internal)
+            names = {r["release"] for r in shown if r["release"]}
+            known = {r["release"] for r in trained if r["release"]}
+            status = "not-declared" if not names else "not-compared" if not known else "same" if names <= known else "different"
+            rows.append(
+                {"element": element, "system": system, "declared": shown, "inferred": None, "training": {"declared": trained} if trained else None, "status": status}
+            )  # fmt: skip
+    return rows
+
+
+def _shares(releases: Mapping[str, tuple[int | None, int | None]], internal: bool) -> list[dict[str, Any]]:
+    total = sum(n or 0 for n, _ in releases.values())
+    found = []
+    for release, (n, patients) in sorted(releases.items()):
+        hide = n is None or (not internal and (privacy.small(patients) or privacy.small(n)))
+        found.append({"release": release or None, "share": None if hide or not total else round((n or 0) / total, 4)})
+    return found
+
+
+def _ledger_of(profile: Profile) -> list[dict[str, Any]]:
+    """Return the ledger of a saved profile: one row for all files of a format and status."""
+    rows: dict[tuple[str, str], dict[str, Any]] = {}
+    for (fmt, status, reason), (files, size, read, profiled, rejected) in profile.rows("ledger"):
+        row = rows.setdefault(
+            (fmt, status),
+            {"file": "", "format": fmt or "none", "status": status, "bytes": 0, "read": 0, "profiled": 0, "rejected": 0, "declared": None, "reasons": {}},
+        )  # fmt: skip
+        count = int(row["file"].split(" ")[0] or 0) + (files or 0)
+        row["file"] = f"{count} files"
+        for key, value in (("bytes", size), ("read", read), ("profiled", profiled), ("rejected", rejected)):
+            row[key] += value or 0
+        if reason:
+            row["reasons"][reason] = row["reasons"].get(reason, 0) + (rejected or 0)
+    return list(rows.values())

@@ -1,0 +1,87 @@
+"""From what the user points at to a sorted list of files, each recognised by a reader or skipped with a reason."""
+
+from __future__ import annotations
+
+import glob
+import stat
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from ehrready.errors import SourceError, UsageError
+from ehrready.readers.base import Reader, SourceFile
+from ehrready.readers.blocks import head
+
+#: Why a file is no data (ledger status ``skipped``): a closed list, part of the scorecard's interface.
+SKIPPED: dict[str, str] = {
+    "not-recognised": "no reader recognises the content",
+    "hidden-file": "the name starts with a dot or an underscore",
+    "unsupported-xml": "XML (FHIR XML, C-CDA) is not read by this version",
+    "no-file": "not a regular file",
+}
+
+
+def expand(sources: Sequence[str]) -> list[Path]:
+    """Return the files of the sources, sorted by path, each once.
+
+    A source is a file, a folder (walked, links to folders not followed) or a glob.  Raises UsageError for one
+    that does not exist, SourceError when there is not a single file.
+    """
+    found: set[Path] = set()
+    for number, source in enumerate(sources, 1):
+        path = Path(source)
+        if path.is_dir():
+            found.update(_walk(path))
+        elif path.exists() or path.is_symlink():
+            found.add(path)
+        elif matches := glob.glob(source, recursive=True):
+            for match in map(Path, sorted(matches)):
+                found.update(_walk(match) if match.is_dir() else [match])
+        else:
+            raise UsageError(f"source {number} does not exist: give a file, a folder or a glob that matches something")
+    if not found:
+        raise SourceError("the source holds no file: point ehrready at the folder that has the export")
+    return sorted(found, key=lambda path: path.as_posix())
+
+
+def _walk(folder: Path) -> Iterator[Path]:
+    """Yield the files below a folder; links to folders are not followed (they may loop)."""
+    for path in sorted(folder.iterdir()):
+        if path.is_dir() and not path.is_symlink():
+            yield from _walk(path)
+        elif not path.is_dir():
+            yield path
+
+
+def recognise(paths: Sequence[Path], readers: Sequence[Reader], *, wanted: str = "auto") -> list[SourceFile]:
+    """Number the files and say for each which reader takes it, or why it is no data.
+
+    ``wanted`` restricts to one format (``--format``).  A file that cannot be opened is given to no reader and
+    not skipped: the ledger will call it unreadable.
+    """
+    files = []
+    for number, path in enumerate(paths, 1):
+        file = SourceFile(number, path, 0)
+        try:
+            info = path.stat()
+            if not stat.S_ISREG(info.st_mode):
+                files.append(replace(file, skip="no-file"))
+                continue
+            file = replace(file, size=info.st_size)
+            if path.name.startswith((".", "_")):
+                files.append(replace(file, skip="hidden-file"))
+                continue
+            start = head(path)
+        except OSError:
+            files.append(file)
+            continue
+        files.append(_recognise(file, start, readers, wanted))
+    return files
+
+
+def _recognise(file: SourceFile, start: bytes, readers: Sequence[Reader], wanted: str) -> SourceFile:
+    for reader in readers:
+        if wanted in {"auto", reader.format} and (kind := reader.recognise(file.path, start)):
+            return replace(file, format=reader.format, kind=kind)
+    xml = start.removeprefix(b"\xef\xbb\xbf").lstrip()[:1] == b"<"
+    return replace(file, skip="unsupported-xml" if xml else "not-recognised")

@@ -1,0 +1,1 @@
+"""Code systems: their names, releases, grammars and check digits."""

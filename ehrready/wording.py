@@ -1,0 +1,63 @@
+"""Sentences for findings: templates filled with counts and public names, never with values of the data."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from ehrready.evaluate import Finding
+
+#: What a defect means, to be read after "n of N ...".
+DEFECTS: dict[str, str] = {
+    "missing": "are missing",
+    "null-token": "hold a null token such as UNK or N/A",
+    "text-only": "have text but no code",
+    "rejected": "could not be read",
+    "free-text": "have words where a code belongs",
+    "malformed": "break the grammar or check digit of their code system",
+    "repairable": "are written in another form than the code system's (case, dot, padding)",
+    "other-system": "are codes of another system than the one they are labelled with",
+    "swapped": "are labelled with one code system and hold another's codes",
+    "flavour": "are in another national edition of the code system",
+    "local": "are in a local code system only",
+    "unknown-uri": "are in a code system nobody knows",
+    "missing-system": "do not say their code system",
+    "undecided": "name a code system that may be one of several",
+    "unexpected": "are in a code system the model was not built for",
+    "wrong-type": "are of another type than the format says",
+    "other-release": "declare a release the model was not trained on",
+    "unseen": "are codes that training never saw",
+    "vanished": "lack the element that training had",
+}
+
+#: What is counted, per check.
+_NOUNS = {
+    "no-free-text": "codings",
+    "expected-system": "coded concepts",
+    "release-declared": "codings",
+    "unseen-codes": "codings",
+}
+
+
+def message(finding: Finding) -> str:
+    """Return one sentence: element, count, share, defect, and training or the limit for comparison."""
+    o, place = finding.outcome, finding.element or "all records"
+    if finding.status in {"not-assessed", "not-applicable", "error"}:
+        return f"{place}: {finding.reason}"
+    phrase = DEFECTS.get(o.defect, o.defect)
+    noun = _NOUNS.get(finding.rule.check, "records")
+    if finding.hidden or o.n is None or o.of is None or o.rate is None:
+        text = f"{place}: some {noun} {phrase} (a number is hidden: fewer than 11 patients)"
+        return text if finding.status != "pass" else f"{place}: within the limit (a number is hidden: fewer than 11 patients)"
+    text = f"{place}: {o.n:,} of {o.of:,} {noun} ({_percent(o.rate)}) {phrase}"
+    if o.training and o.training[1] and finding.rule.check in {"presence-shift", "unseen-codes"}:
+        text += f"; training {_percent(o.training[0] / o.training[1])}"
+    if finding.limit is not None and finding.status != "pass":
+        text += f"; limit {'+' if finding.rule.check in {'presence-shift', 'unseen-codes'} else ''}{_percent(finding.limit)}"
+    if o.detail and finding.status != "pass":
+        text += f"; {o.detail}"
+    return text
+
+
+def _percent(rate: float) -> str:
+    return f"{100 * rate:.1f} %" if rate >= 0.0005 or rate == 0 else "<0.1 %"

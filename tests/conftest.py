@@ -1,0 +1,54 @@
+"""What every test stands on: the project's folders, a quiet terminal, no network, unhurried Hypothesis."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+from hypothesis import settings
+
+ROOT = Path(__file__).resolve().parent.parent
+
+# No deadline: a slow machine is no defect. The counterexample is printed so that it can be replayed anywhere.
+settings.register_profile("ehrready", deadline=None, print_blob=True)
+settings.load_profile("ehrready")
+
+
+def _no_network(event: str, arguments: tuple[object, ...]) -> None:
+    """Refuse to look up or reach another machine, for Python code in this process."""
+    if event == "socket.connect" and isinstance(address := arguments[1], tuple):
+        host = address[0]
+    elif event == "socket.getaddrinfo":
+        host = arguments[0]
+    else:
+        return
+    if host not in {"127.0.0.1", "::1", "localhost", None}:
+        raise PermissionError("ehrready reaches no network: a test tried to")
+
+
+sys.addaudithook(_no_network)
+
+
+@pytest.fixture(autouse=True)
+def _plain_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Same width and no colour wherever the tests run; no clock from outside."""
+    monkeypatch.setenv("COLUMNS", "110")
+    monkeypatch.setenv("NO_COLOR", "1")
+    for name in ("FORCE_COLOR", "SOURCE_DATE_EPOCH"):
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture(scope="session")
+def project() -> Path:
+    """Return the top folder of the checkout."""
+    return ROOT
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """Return the folder of published data beside the checkout; skip where it is absent."""
+    folder = ROOT.parent / "shared"
+    if not (folder / "data" / "MANIFEST.csv").is_file():
+        pytest.skip("needs ../shared/data (published data), which is not beside this checkout")
+    return folder
