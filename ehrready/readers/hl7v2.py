@@ -22,7 +22,7 @@ import yaml
 
 from ehrready.readers import hl7v2_split, hl7v2_sql
 from ehrready.readers.base import Ended, Event, Read, Rejected, SourceFile
-from ehrready.readers.blocks import BATCH_ROWS, BLOCK_BYTES, STREAM_ERRORS, TooLarge, integers, open_stream
+from ehrready.readers.blocks import BATCH_ROWS, BLOCK_BYTES, STREAM_ERRORS, integers, open_stream
 from ehrready.readers.hl7v2_sql import PLACE_BITS
 from ehrready.tables import ENTRY_BIT, POSITION_BITS
 
@@ -55,6 +55,16 @@ class _File:
     batches: list[int] = field(default_factory=list)
     whole: int | None = None
 
+    def declare(self, line: str) -> None:
+        """Take note of a batch segment (BHS, BTS, FTS; FHS says nothing)."""
+        name, count = line[:3], line[4:].split(line[3:4] or "|", 1)[0].strip()
+        self.headers += name == "BHS"
+        if count.isascii() and count.isdigit() and len(count) < 10:
+            if name == "BTS":
+                self.batches.append(int(count))
+            elif name == "FTS":
+                self.whole = int(count)
+
     @property
     def declared(self) -> int | None:
         """Messages as BTS-1 says; FTS-1 counts batches, unless there are none (v2.8.2 chapter 2.14.2, 2.14.5)."""
@@ -70,7 +80,6 @@ class _End:
     file: int
     status: str = "read"
     reason: str = ""
-    messages: int = 0
 
 
 class Hl7v2Reader:
@@ -143,15 +152,17 @@ def _pieces(file: SourceFile) -> Iterator[hl7v2_split.Piece | _End]:
                 if empty:
                     data = data.lstrip(_LEADING)
                     empty = not data
-                cut = hl7v2_split.border(data)
-                rest = data[max(cut, 0) :]
-                if cut > 0 and not skipping:
+                if skipping:
+                    if not (found := hl7v2_split.BORDER.search(data)):
+                        rest = data[-4:]
+                        continue
+                    data, skipping = data[found.end() :], False
+                if (cut := hl7v2_split.border(data)) > 0:
                     yield hl7v2_split.Piece(file.number, data[:cut])
-                skipping = skipping and cut < 0
-                if len(rest) > LONGEST_MESSAGE or skipping:
-                    if not skipping:
-                        yield _End(file.number, "", "too-large")
-                    skipping, rest = True, rest[-8:]
+                rest = data[max(cut, 0) :]
+                if len(rest) > LONGEST_MESSAGE:
+                    yield _End(file.number, "", "too-large")
+                    rest, skipping = b"", True
     except STREAM_ERRORS as error:
         end.reason = _reason(error)
         end.status = "unreadable" if empty else "truncated"
@@ -164,11 +175,12 @@ def _pieces(file: SourceFile) -> Iterator[hl7v2_split.Piece | _End]:
 
 
 def _reason(error: BaseException) -> str:
+    """Return the reason code of a stream that broke; the message that it broke in is lost."""
     if isinstance(error, EOFError):
         return "truncated"
     if isinstance(error, OSError) and not isinstance(error, gzip.BadGzipFile):
         return "unreadable"
-    return "too-large" if isinstance(error, TooLarge) and False else "compression"
+    return "compression"
 
 
 def _block(
@@ -176,11 +188,77 @@ def _block(
 ) -> Iterator[Event]:
     """Read the waiting pieces into the tables; yield their events in the order of the files."""
     pieces = [item for item in waiting if isinstance(item, hl7v2_split.Piece)]
-    events: list[list[Event]] = []
+    block = hl7v2_split.split(pieces)
+    counts = np.bincount(block.piece_of, minlength=len(pieces)).tolist()
+    for piece, line in block.batches:
+        known[pieces[piece].file].declare(line)
+    bad: dict[int, list[int]] = {}
+    for message in sorted(block.bad):
+        bad.setdefault(int(block.piece_of[message]), []).append(int(block.place_in_piece[message]))
+    events: list[Event] = []
+    bases: list[int] = []  # messages of the file before each piece
+    for item in waiting:
+        file = known[item.file]
+        if isinstance(item, _End):
+            events += _ended(item, file)
+            continue
+        number = len(bases)
+        bases.append(file.messages)
+        if number in block.junk and not file.junk:
+            file.junk = True
+            events += [Read(file.number, 1), Rejected(file.number, 0, "no-msh")]
+        if counts[number]:
+            events.append(Read(file.number, counts[number]))
+        events += [Rejected(file.number, file.messages + place + 1, "bad-msh") for place in bad.get(number, [])]
+        file.messages += counts[number]
     if pieces:
-        block = hl7v2_split.split(pieces)
-        events = _events(block, pieces, known)
-        first = np.array([known[piece.file].messages for piece in pieces])
-        counted = np.bincount(block.piece_of, minlength=len(pieces))
-        raise NotImplementedError(first, counted)
-    yield from ()
+        files = np.array([piece.file for piece in pieces], np.int64)
+        hl7v2_sql.extract(con, mapping(), _tables(block, files, np.array(bases, np.int64)))
+    yield from events
+
+
+def _ended(end: _End, file: _File) -> list[Event]:
+    """Return the events of a file's end, or (status ``""``) of a message that was passed over."""
+    events: list[Event] = []
+    if end.reason:
+        lost = 0 if end.status == "unreadable" else file.messages + 1
+        events += [Read(file.number, 1), Rejected(file.number, lost, end.reason)]
+        file.messages += 1
+    if end.status:
+        events.append(Ended(file.number, end.status, file.declared))
+    return events
+
+
+def _tables(block: hl7v2_split.Block, files: hl7v2_split.Integers, bases: hl7v2_split.Integers) -> dict[str, pa.Table]:
+    """Return the Arrow tables that ``hl7v2_sql.extract`` wants: numbers in NumPy, segments as they are."""
+    number = bases[block.piece_of] + block.place_in_piece + 1
+    base = (files[block.piece_of] << POSITION_BITS) | ((number << PLACE_BITS) & ((1 << ENTRY_BIT) - 1))
+    record = base[block.message] | np.minimum(block.place, (1 << PLACE_BITS) - 1)
+    kind = {name: block.kind == i for i, name in enumerate(block.kinds)}
+    none = np.zeros(len(block.kind), np.bool_)
+    header, person = kind.get("MSH", none), kind.get("PID", none)
+    starts = header | person
+    gid = np.cumsum(starts) - 1
+    ups = {name: np.cumsum(kind.get(name, none)) for name in hl7v2_sql.parents(mapping())}
+    tables = {}
+    for name in hl7v2_sql.segments(mapping()):
+        rows = np.flatnonzero(kind.get(name, none))
+        columns = {"record": record, "message": block.message, "gid": gid}
+        columns |= {f"up_{parent}": up for parent, up in ups.items()}
+        if name in ups:
+            columns["no"] = ups[name]
+        arrays = {column: integers(values[rows]) for column, values in columns.items()}
+        tables[name] = _batched(arrays | {"segment": block.segments.take(integers(rows))})
+    message = block.message[starts]
+    person_of = np.arange(len(message))
+    person_of[:-1] += header[starts][:-1] & (message[1:] == message[:-1])
+    groups = {"gid": np.arange(len(message)), "message": message, "pgid": person_of}
+    tables["group"] = _batched({column: integers(values) for column, values in groups.items()})
+    tables["repaired"] = _batched({"message": integers(block.repaired)})
+    return tables
+
+
+def _batched(columns: dict[str, pa.Array]) -> pa.Table:
+    """Return a table in batches, which DuckDB scans in parallel."""
+    table = pa.Table.from_arrays(list(columns.values()), names=list(columns))
+    return pa.Table.from_batches(table.to_batches(max_chunksize=BATCH_ROWS), table.schema)

@@ -28,7 +28,8 @@ ONE_FORM = bytes(
 )
 _PIECE, _REPAIRED = b"\x1e", b"\x1d"  # lines of our own, impossible in data of that form
 _STANDARD = re.compile(rb"MSH\|\^~\\&#?(\||$)")
-_BORDER = re.compile(rb"(?:^|\r)(?=MSH(?![A-Za-z0-9 \t]))")
+#: Where a message begins, in one form.
+BORDER = re.compile(rb"(?:^|\r)(?=MSH(?![A-Za-z0-9 \t]))")
 _BLANK, _MARK, _MESSAGE, _BATCH, _SEGMENT, _OTHER, _CHARSET = range(7)
 _SEPARATORS = "|^~\\&"
 _ESCAPES = dict(zip(_SEPARATORS, "FSRET", strict=True))
@@ -283,7 +284,7 @@ def _codec(fields: list[str]) -> str | None:
 
 def _repaired(data: bytes) -> Iterator[bytes]:
     """Yield the block with every message in UTF-8, a mark after those that no declared set explains."""
-    starts = [0, *(found.end() for found in _BORDER.finditer(data) if found.end()), len(data)]
+    starts = [0, *(found.end() for found in BORDER.finditer(data) if found.end()), len(data)]
     for start, end in zip(starts, starts[1:], strict=False):
         part = data[start:end]
         if _is_utf8(part):

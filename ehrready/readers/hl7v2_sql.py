@@ -17,6 +17,10 @@ import pyarrow as pa
 from ehrready.engines.duckdb import quote
 from ehrready.tables import CODING, CONCEPT, TABLES
 
+#: ``record`` is the message's number in its file and, in its last bits, the segment's place in the message: a
+#: message has many rows of a table, and what belongs to one row is found by ``record``.
+PLACE_BITS = 15
+
 #: Segments that say whose message it is: they come as context, not as the last one before a row.
 CONTEXT = ("MSH", "PID", "PV1")
 
@@ -111,13 +115,7 @@ def _used(entry: dict[str, Any]) -> list[Place]:
 
 def parents(mapping: dict[str, Any]) -> list[str]:
     """Return the segments that rows of other segments look back to (``OBR`` for OBX)."""
-    return sorted({p.segment for _, entry in sources(mapping) for p in _used(entry)} - _own(mapping))
-
-
-def _own(mapping: dict[str, Any]) -> set[str]:
-    """Return the segments that are only ever read as rows of their own."""
-    foreign = {p.segment for _, e in sources(mapping) for p in _used(e) if p.segment != e["segment"]}
-    return {entry["segment"] for _, entry in sources(mapping)} - foreign
+    return sorted({p.segment for _, entry in sources(mapping) for p in _used(entry) if p.segment != entry["segment"]})
 
 
 def segments(mapping: dict[str, Any]) -> list[str]:
@@ -204,9 +202,9 @@ def _context(context: dict[str, Any]) -> str:
         f"hl7_text({place['event'][0].sql()}) AS event, regexp_matches({place['version'][0].sql()}, '^2(\\.[012])?$') AS early "
         f"FROM {fields('MSH', header)};"
         "CREATE OR REPLACE TEMP TABLE _hl7_ctx AS SELECT g.gid, g.message, m.site, m.ts, split_part(m.code, '_', 1) AS code, "
-        "coalesce(p.id || coalesce('^^^' || p.authority, ''), CASE WHEN m.early THEN p.before END) AS patient_id, "
+        "coalesce(p.id || coalesce('^^^' || p.authority, ''), CASE WHEN m.early THEN p.former END) AS patient_id, "
         "v.visit AS encounter_id FROM _hl7_group g JOIN _hl7_msh m USING (message) LEFT JOIN ("
-        f"SELECT gid, hl7_id({person.sql()}) AS id, hl7_id({authority.sql()}) AS authority, hl7_id({before.sql()}) AS before "
+        f"SELECT gid, hl7_id({person.sql()}) AS id, hl7_id({authority.sql()}) AS authority, hl7_id({before.sql()}) AS former "
         f"FROM {fields('PID', [person, authority, before])}) p ON p.gid = g.pgid LEFT JOIN ("
         f"SELECT gid, arg_min(visit, record) AS visit FROM (SELECT gid, record, hl7_id({place['visit'][0].sql()}) AS visit "
         f"FROM {fields('PV1', place['visit'])}) GROUP BY gid) v ON v.gid = g.pgid"
@@ -308,9 +306,11 @@ def _value(mapping: dict[str, Any], value: dict[str, Any], number: int) -> list[
     coded = f"{kind} IN ({kinds['coded']}) AND trim({data}) <> '\"\"'"
 
     def bound(mark: str, pair: str) -> str:
-        texts = [f"regexp_extract({reach}, '^{form}(?:\\s.*)?$', 1)" for form in (rf"{mark}=?\s*({_NUMBER})", pair)]
+        forms = (rf"^{mark}=?\s*({_NUMBER})(?:\s.*)?$", rf"^{pair}(?:\s.*)?$")
+        texts = [f"regexp_extract({reach}, {quote(form)}, 1)" for form in forms]
         return f"CASE WHEN {reach} IS NOT NULL THEN coalesce({', '.join(f'hl7_number({text})' for text in texts)}) END"
 
+    low, high = bound(">", rf"({_NUMBER})\s*-\s*{_NUMBER}"), bound("<", rf"{_NUMBER}\s*-\s*({_NUMBER})")
     return [
         f"CASE WHEN {data} IS NULL THEN NULL WHEN ({figure}) IS NOT NULL THEN 'number' WHEN {coded} THEN 'coded' "
         f"WHEN coalesce({kind}, '') IN ('', {kinds['number']}, {kinds['structured']}, {kinds['text']}) OR trim({data}) = '\"\"' THEN 'text' "
@@ -325,8 +325,8 @@ def _value(mapping: dict[str, Any], value: dict[str, Any], number: int) -> list[
         f"THEN nullif({sign}, '') END AS comparator",
         f"coalesce(hl7_text({unit.sql()}), hl7_text({unit._replace(component=2).sql()})) AS unit",
         f"CASE WHEN trim({unit._replace(component=3).sql()}) IN ('UCUM', 'ISO+') THEN hl7_text({unit.sql()}) END AS unit_code",
-        f"{bound('>', rf'({_NUMBER})\s*-\s*{_NUMBER}')} AS range_low",
-        f"{bound('<', rf'{_NUMBER}\s*-\s*({_NUMBER})')} AS range_high",
+        f"{low} AS range_low",
+        f"{high} AS range_high",
         f"CASE WHEN {coded} THEN {data} END AS r{number}",
     ]
 

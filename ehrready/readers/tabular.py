@@ -1,9 +1,9 @@
 """The tabular readers: OMOP CDM, and any other Parquet or CSV table, with or without a mapping.
 
-Both are a mapping (mappings/*.yaml, grammar in tabular_mapping) on one engine: every table file becomes a
-relation and every rule of the mapping a few ``INSERT ... SELECT``.  A record is a row.  Files of one table and
-schema are loaded together in one transaction; where that fails the set is halved until the damaged file stands
-alone, so that its neighbours stay and nothing of it does.
+Both are a mapping (mappings/*.yaml; tabular_mapping) on one engine: every table file becomes a relation and
+every rule of the mapping a few ``INSERT ... SELECT`` (tabular_sql).  A record is a row.  Files of one table
+and schema are loaded together in one transaction; where that fails the set is halved until the damaged file
+stands alone, so that its neighbours stay and nothing of it does.
 """
 
 from __future__ import annotations
@@ -11,40 +11,33 @@ from __future__ import annotations
 import contextlib
 import tempfile
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import duckdb
 
 from ehrready.readers.base import Ended, Event, Read, Rejected, SourceFile
-from ehrready.readers.tabular_csv import Staged, stage
+from ehrready.readers.blocks import STREAM_ERRORS, head
+from ehrready.readers.tabular_columns import column_statistics, kind_of
+from ehrready.readers.tabular_csv import stage
 from ehrready.readers.tabular_files import (
-    Damaged,
+    DamagedError,
     Relation,
     footer,
+    has_parquet_bytes,
     header,
-    identifier,
     is_csv,
     is_parquet,
     parquet_relation,
     table_names,
 )
-from ehrready.readers.tabular_mapping import Rule, TableMapping, find, rule_refs, shipped
-from ehrready.readers.tabular_sql import CONCEPTS, Compiler, column_statistics, id_of, kind_of, text_of
+from ehrready.readers.tabular_lookup import NOT_THE_FILE, STAGE, Lookups
+from ehrready.readers.tabular_mapping import NONE, TableMapping, find, shipped
+from ehrready.readers.tabular_sql import Compiler
 
 #: Files loaded by one statement.
 _GROUP = 256
 #: The kind of a table that no mapping knows.
 GENERIC = "table"
-#: Failures that are not the file's: they end the run.
-_OURS = (
-    duckdb.OutOfMemoryException,
-    duckdb.InterruptException,
-    duckdb.ParserException,
-    duckdb.BinderException,
-    duckdb.CatalogException,
-    duckdb.FatalException,
-)
 
 
 class OmopReader:
@@ -56,7 +49,7 @@ class OmopReader:
         self._mapping = shipped("omop")
 
     def recognise(self, path: Path, head: bytes) -> str:
-        """Return the OMOP table's name (lower case), or ``""``: the name and the key columns must both be there.
+        """Return the OMOP table's name (lower case) where name and key columns are both there, else ``""``.
 
         A damaged file that bears an OMOP table's name is claimed, so that it is rejected and not skipped.
         """
@@ -78,12 +71,12 @@ class TableReader:
     Raises UsageError for a mapping with mistakes.
     """
 
-    # FHIR stored as nested Parquet (a resourceType column, structs) is read as such a table for now; the place
-    # to hand it to the FHIR reader is `recognise`.
+    # FHIR stored as nested Parquet (a resourceType column, structs) is read as such a table for now:
+    # `recognise` is the place to leave it to the FHIR reader.
     format = "table"
 
     def __init__(self, mapping: Path | str | None = None) -> None:
-        self._mapping = find(mapping) if mapping is not None else TableMapping("none", "", (), frozenset(), {})
+        self._mapping = NONE if mapping is None else find(mapping)
 
     def recognise(self, path: Path, head: bytes) -> str:
         """Return the mapping's table name, ``table`` for any other Parquet or CSV file, or ``""``."""
@@ -105,196 +98,127 @@ def _known_table(mapping: TableMapping, path: Path, head: bytes) -> str:
     parquet = is_parquet(path, head)
     if not parquet and not is_csv(path):
         return ""
-    names = [candidate for name in table_names(path) for candidate in (name, name.removeprefix(f"{mapping.name}_"))]
+    prefix = f"{mapping.name}_"  # CLIF names its files clif_labs.parquet
+    names = [each for name in table_names(path) for each in (name, name.removeprefix(prefix))]
     known = [name for name in names if name in mapping.tables]
     if not known:
         return ""
     try:
         columns = footer(path)[1].names if parquet else header(head)[1]
-    except Damaged:
+    except DamagedError:
         return known[0]
     present = {name.lower() for name in columns}
     return next((name for name in known if present.issuperset(mapping.expects.get(name, ()))), "")
 
 
-@dataclass(slots=True)
 class _Counts:
-    """Rows, empty cells and null tokens of unmapped columns, by table, column and kind."""
+    """What is booked when everything is read: records by table, and the unmapped columns."""
 
-    columns: dict[tuple[str, str, str], list[int]] = field(default_factory=dict)
-    types: dict[str, int] = field(default_factory=dict)
+    def __init__(self) -> None:
+        self._types: dict[str, int] = {}
+        self._columns: dict[tuple[str, str, str], list[int]] = {}
 
-    def add_rows(self, table: str, n: int) -> None:
-        self.types[table] = self.types.get(table, 0) + n
+    def add(
+        self, table: str, relation: Relation, names: Sequence[str], rows: Sequence[Sequence[int]]
+    ) -> None:
+        """Add the rows of ``column_statistics`` over the columns ``names``."""
+        self._types[table] = self._types.get(table, 0) + sum(row[1] for row in rows)
+        for place, name in enumerate(names):
+            key = (table, name, kind_of(relation.columns[name]))
+            sums = self._columns.setdefault(key, [0, 0, 0])
+            for row in rows:
+                for at, number in enumerate((row[1], row[3 + 2 * place], row[4 + 2 * place])):
+                    sums[at] += number
 
-    def add_column(self, table: str, column: str, kind: str, numbers: Sequence[int]) -> None:
-        sums = self.columns.setdefault((table, column, kind), [0, 0, 0])
-        for place, number in enumerate(numbers):
-            sums[place] += number
+    def book(self, con: duckdb.DuckDBPyConnection, source: str) -> None:
+        """Write the canonical tables ``types`` and ``generic_column``."""
+        for table, n in sorted(self._types.items()):
+            con.execute("INSERT INTO types VALUES (?, ?, ?)", [source, table, n])
+        for key, sums in sorted(self._columns.items()):
+            con.execute("INSERT INTO generic_column VALUES (?, ?, ?, ?, ?, ?)", [*key, *sums])
 
 
 class _Reading:
     """One reading of a list of files into one connection."""
 
-    def __init__(self, fmt: str, mapping: TableMapping, con: duckdb.DuckDBPyConnection) -> None:
-        self._format, self._mapping, self._con = fmt, mapping, con
+    def __init__(self, source: str, mapping: TableMapping, con: duckdb.DuckDBPyConnection) -> None:
+        self._format, self._mapping, self._con = source, mapping, con
         self._counts = _Counts()
-        self._joined: dict[tuple[int, str], str] = {}  # rule, table → temp table
-        self._folder = Path()
 
     def run(self, files: Sequence[SourceFile]) -> Iterator[Event]:
         """Read all files: lookup tables first, then table by table in the order of their first file."""
         tables: dict[str, list[SourceFile]] = {}
+        known = self._mapping.tables
         for file in files:
-            tables.setdefault(file.kind if file.kind in self._mapping.tables else self._generic(file), []).append(file)
-        generic = sorted(tables.keys() - self._mapping.tables)
+            # the mark keeps names of unmapped files apart from mapped ones
+            name = file.kind if file.kind in known else "\0" + next(iter(table_names(file.path)), "")
+            tables.setdefault(name, []).append(file)
         # names of unmapped files are input: they are numbered, sorted, and do not leave
-        public = {name: f"table-{number:02d}" for number, name in enumerate(generic, 1)}
-        with self._workspace():
-            broken = self._lookups(tables)
-            for table, members in tables.items():
-                if table in self._mapping.reference:
-                    yield from self._reference(members, broken)
-                else:
-                    yield from self._table(public.get(table, table), table, members)
-            self._book()
+        unknown = sorted(tables.keys() - known)
+        self._public = {name: f"table-{number:02d}" for number, name in enumerate(unknown, 1)}
+        with tempfile.TemporaryDirectory(dir=self._spill()) as folder:
+            self._folder = Path(folder)
+            self._lookups = Lookups(self._mapping, self._con, self._folder)
+            with self._lookups.opened(tables):
+                for table, members in tables.items():
+                    reference = table in self._mapping.reference
+                    yield from self._reference(members) if reference else self._table(table, members)
+        self._counts.book(self._con, self._format)
 
-    @staticmethod
-    def _generic(file: SourceFile) -> str:
-        """Return the name a table without mapping is sorted by; the mark keeps it apart from mapped names."""
-        return "\x00" + next(iter(table_names(file.path)), "")
-
-    @contextlib.contextmanager
-    def _workspace(self) -> Iterator[None]:
-        """Have temp tables and a private folder for decoded CSV, beside the engine's own files."""
+    def _spill(self) -> Path | None:
+        """Return the engine's own folder, for decoded CSV: it is private and goes with the engine."""
         setting = self._con.execute("SELECT current_setting('temp_directory')").fetchall()[0][0]
-        parent = Path(setting).parent if setting else None
-        made = ["ehrready_concept_source", "ehrready_vocabulary", "ehrready_new_concept", "ehrready_csv", CONCEPTS]
-        try:
-            with tempfile.TemporaryDirectory(dir=parent if parent and parent.is_dir() else None) as folder:
-                self._folder = Path(folder)
-                self._con.execute(
-                    f"CREATE TEMP TABLE {CONCEPTS} (id BIGINT, system VARCHAR, version VARCHAR, code VARCHAR, display VARCHAR);"
-                    "CREATE TEMP TABLE ehrready_concept_source (id BIGINT, system VARCHAR, code VARCHAR, display VARCHAR);"
-                    "CREATE TEMP TABLE ehrready_vocabulary (system VARCHAR, version VARCHAR)"
-                )
-                yield
-        finally:
-            for name in [*made, *self._joined.values()]:
-                self._con.execute(f"DROP TABLE IF EXISTS temp.{identifier(name)}")
+        folder = Path(setting).parent
+        return folder if setting and folder.is_absolute() and folder.is_dir() else None
 
-    # -- lookups ------------------------------------------------------------------------------------------
-
-    def _lookups(self, tables: dict[str, list[SourceFile]]) -> dict[int, str]:
-        """Load the concept and vocabulary tables and what rules join; returns broken files with the reason."""
-        broken: dict[int, str] = {}
-        needed = any(coding.concept_ids for r in self._mapping.rules for c in r.concepts for coding in c.codings)
-        if needed:
-            columns = ("concept_id", "vocabulary_id", "concept_code", "concept_name")
-            self._lookup("ehrready_concept_source", columns, tables.get("concept", []), broken, number=True)
-            columns = ("vocabulary_id", "vocabulary_version")
-            self._lookup("ehrready_vocabulary", columns, tables.get("vocabulary", []), broken)
-        for place, rule in enumerate(self._mapping.rules):
-            for table, pairs in rule.joins.items():
-                if rule.table in tables and table in tables:
-                    self._join(place, rule, table, pairs, tables[table], broken)
-        return broken
-
-    def _lookup(
-        self, target: str, columns: Sequence[str], files: Sequence[SourceFile], broken: dict[int, str], *, number: bool = False
-    ) -> None:
-        """Copy columns of a lookup table's files as text (the first as concept id) into a temp table."""
-        for file in files:
-            try:
-                relation = self._relation(file)
-                found = [relation.columns.get(name) for name in columns]
-                sql = [text_of(column) if column else "NULL" for column in found]
-                if number and found[0]:
-                    sql[0] = id_of(found[0])
-                self._con.execute(f'INSERT INTO "{target}" SELECT {", ".join(sql)} FROM {relation.sql}')
-            except Damaged as error:
-                broken[file.number] = error.reason
-            except duckdb.Error as error:
-                if isinstance(error, _OURS):
-                    raise
-                broken[file.number] = "invalid-parquet"
-
-    def _join(
-        self,
-        place: int,
-        rule: Rule,
-        table: str,
-        pairs: Sequence[tuple[str, str]],
-        files: Sequence[SourceFile],
-        broken: dict[int, str],
-    ) -> None:
-        """Make the temp table of a joined lookup: one row a key, so that no row is ever doubled."""
-        wanted = sorted({ref.column for ref in rule_refs(rule) if ref.table == table})
-        name = f"ehrready_join_{place}_{list(rule.joins).index(table)}"
-        self._joined[place, table] = name
-        keys = [f"k{n}" for n in range(len(pairs))]
-        kinds = ", ".join(f"{identifier(column)} VARCHAR" for column in [*keys, *wanted])
-        self._con.execute(f"CREATE TEMP TABLE {name} ({kinds})")
-        self._lookup(name, [*(theirs for theirs, _ in pairs), *wanted], files, broken)
-        listed = ", ".join(keys)
-        least = "".join(f", min({identifier(column)}) AS {identifier(column)}" for column in wanted)
-        self._con.execute(f"CREATE OR REPLACE TEMP TABLE {name} AS SELECT {listed}{least} FROM {name} GROUP BY {listed}")
-
-    def _relation(self, file: SourceFile) -> Relation:
-        """Return one file as a relation, whatever its kind; raises Damaged."""
-        if _is_parquet(file):
-            footer(file.path)
-            return parquet_relation(self._con, [file])
-        return stage(self._con, file.path, file.number, "ehrready_csv", self._folder).relation
-
-    def _reference(self, files: Sequence[SourceFile], broken: dict[int, str]) -> Iterator[Event]:
+    def _reference(self, files: Sequence[SourceFile]) -> Iterator[Event]:
         """Account for vocabulary and metadata files: no records, unless the file is broken."""
         for file in files:
             try:
-                if file.number in broken:
-                    raise Damaged(broken[file.number])
-                if _is_parquet(file):
+                if file.number in self._lookups.broken:
+                    raise DamagedError(self._lookups.broken[file.number])
+                if has_parquet_bytes(file.path):
                     footer(file.path)
                 else:
                     header(_head(file.path))
-            except Damaged as error:
+            except DamagedError as error:
                 yield from _unreadable(file, error.reason)
             else:
                 yield Ended(file.number, "reference")
 
-    # -- tables -------------------------------------------------------------------------------------------
-
-    def _table(self, public: str, table: str, files: Sequence[SourceFile]) -> Iterator[Event]:
-        """Load the files of one table; ``public`` is the name it is counted under."""
-        self._counts.add_rows(public, 0)
-        group: list[SourceFile] = []
-        declared: dict[int, int] = {}
+    def _table(self, table: str, files: Sequence[SourceFile]) -> Iterator[Event]:
+        """Load the files of one table, those of one schema together."""
+        group: list[tuple[SourceFile, int]] = []
         schema = ""
         for file in files:
+            rows, key = 0, ""
             try:
-                if not _is_parquet(file):
-                    yield from self._parquet(public, table, group, declared)
-                    group = []
-                    yield from self._csv(public, table, file)
-                    continue
-                rows, arrow = footer(file.path)
-            except Damaged as error:
-                yield from self._parquet(public, table, group, declared)
+                if has_parquet_bytes(file.path):
+                    rows, arrow = footer(file.path)
+                    key = "\n".join(f"{field.name} {field.type}" for field in arrow)
+            except DamagedError as error:
+                yield from self._parquet(table, group)
                 group = []
                 yield from _unreadable(file, error.reason)
                 continue
-            key = "\n".join(f"{f.name} {f.type}" for f in arrow)
             if group and (key != schema or len(group) >= _GROUP):
-                yield from self._parquet(public, table, group, declared)
+                yield from self._parquet(table, group)
                 group = []
-            schema = key
-            declared[file.number] = rows
-            group.append(file)
-        yield from self._parquet(public, table, group, declared)
+            if key:
+                group.append((file, rows))
+                schema = key
+            else:
+                yield from self._csv(table, file)
+        yield from self._parquet(table, group)
 
-    def _csv(self, public: str, table: str, file: SourceFile) -> Iterator[Event]:
-        staged: Staged = stage(self._con, file.path, file.number, "ehrready_csv", self._folder)
-        rows = self._insert(public, table, staged.relation)
+    def _csv(self, table: str, file: SourceFile) -> Iterator[Event]:
+        """Load one delimited text file."""
+        try:
+            staged = stage(self._con, file.path, file.number, STAGE, self._folder)
+        except DamagedError as error:
+            yield from _unreadable(file, error.reason)
+            return
+        rows = self._insert(table, staged.relation)
         rejected = sum(n for _, n in staged.rejected.values())
         if rows.get(file.number, 0) != staged.read - rejected:
             raise AssertionError(f"ledger law broken in file {file.number}")
@@ -303,29 +227,30 @@ class _Reading:
             yield Rejected(file.number, first, reason, n)
         yield Ended(file.number, staged.status)
 
-    def _parquet(
-        self, public: str, table: str, files: list[SourceFile], declared: dict[int, int]
-    ) -> Iterator[Event]:
-        """Load Parquet files of one schema; a failing set is halved until the damaged file is found."""
+    def _parquet(self, table: str, files: Sequence[tuple[SourceFile, int]]) -> Iterator[Event]:
+        """Load Parquet files of one schema, each with its footer's row count.
+
+        A failing set is halved until the damaged file is found.
+        """
         if not files:
             return
         try:
-            rows = self._insert(public, table, parquet_relation(self._con, files))
+            rows = self._insert(table, parquet_relation(self._con, [file for file, _ in files]))
         except duckdb.Error as error:
-            if isinstance(error, _OURS):
+            if isinstance(error, NOT_THE_FILE):
                 raise
-            if len(files) > 1:
-                half = len(files) // 2
-                yield from self._parquet(public, table, files[:half], declared)
-                yield from self._parquet(public, table, files[half:], declared)
-                return
-            if self._scannable(files[0]):
+            if len(files) == 1 and self._scannable(files[0][0]):
                 raise  # the file is sound: the failure is elsewhere (a full disk)
-            yield from _unreadable(files[0], "invalid-parquet")
+            if len(files) == 1:
+                yield from _unreadable(files[0][0], "invalid-parquet")
+            else:
+                half = len(files) // 2
+                yield from self._parquet(table, files[:half])
+                yield from self._parquet(table, files[half:])
             return
-        for file in files:
+        for file, declared in files:
             yield Read(file.number, rows.get(file.number, 0))
-            yield Ended(file.number, "read", declared[file.number])
+            yield Ended(file.number, "read", declared)
 
     def _scannable(self, file: SourceFile) -> bool:
         """Whether every page of a Parquet file can be read."""
@@ -336,19 +261,16 @@ class _Reading:
             return False
         return True
 
-    def _insert(self, public: str, table: str, relation: Relation) -> dict[int, int]:
+    def _insert(self, table: str, relation: Relation) -> dict[int, int]:
         """Move a relation into the canonical tables, all or nothing; returns the rows of each file."""
-        rules = [(place, rule) for place, rule in enumerate(self._mapping.rules) if rule.table == table]
-        compilers = [
-            Compiler(rule, relation, {t: n for (p, t), n in self._joined.items() if p == place})
-            for place, rule in rules
-        ]
+        rules = [rule for rule in self._mapping.rules if rule.table == table]
         mapped = self._mapping.used(table)
         unmapped = [name for name in relation.columns if name not in mapped]
         self._con.execute("BEGIN")
         try:
-            for compiler in compilers:
-                self._resolve(compiler)
+            for rule in rules:
+                compiler = Compiler(rule, relation, self._lookups.joins(rule))
+                self._lookups.resolve(compiler)
                 for statement in compiler.statements():
                     self._con.execute(statement)
             measured = self._con.execute(column_statistics(relation, unmapped)).fetchall()
@@ -357,56 +279,15 @@ class _Reading:
             with contextlib.suppress(duckdb.Error):
                 self._con.execute("ROLLBACK")
             raise
-        for row in measured:
-            self._counts.add_rows(public, row[1])
-            for place, name in enumerate(unmapped):
-                numbers = (row[1], row[3 + 2 * place], row[4 + 2 * place])
-                self._counts.add_column(public, name, kind_of(relation.columns[name]), numbers)
-        if not measured:
-            for name in unmapped:
-                self._counts.add_column(public, name, kind_of(relation.columns[name]), (0, 0, 0))
+        self._counts.add(self._public.get(table, table), relation, unmapped, measured)
         return {row[0]: row[1] for row in measured}
-
-    def _resolve(self, compiler: Compiler) -> None:
-        """Look up the concept ids of a relation that were not met before."""
-        ids = compiler.concept_ids()
-        if not ids:
-            return
-        scans = " UNION ALL ".join(f"SELECT DISTINCT {sql} AS id FROM {compiler.relation.sql}" for sql in ids)
-        self._con.execute(
-            f"CREATE OR REPLACE TEMP TABLE ehrready_new_concept AS SELECT DISTINCT id FROM ({scans}) "
-            f"WHERE id IS NOT NULL AND id NOT IN (SELECT id FROM {CONCEPTS})"
-        )
-        self._con.execute(
-            f"INSERT INTO {CONCEPTS} SELECT id, coalesce(system, 'OMOP'), (SELECT min(version) FROM ehrready_vocabulary v "
-            "WHERE v.system = found.system), coalesce(code, CAST(id AS VARCHAR)), display FROM ("
-            "SELECT n.id, min(c.system) AS system, min(c.code) AS code, min(c.display) AS display "
-            "FROM ehrready_new_concept n LEFT JOIN ehrready_concept_source c ON c.id = n.id GROUP BY n.id) found"
-        )
-
-    def _book(self) -> None:
-        """Write what was counted on the way: records by table, and the unmapped columns."""
-        for table, n in sorted(self._counts.types.items()):
-            self._con.execute("INSERT INTO types VALUES (?, ?, ?)", [self._format, table, n])
-        for (table, column, kind), sums in sorted(self._counts.columns.items()):
-            self._con.execute("INSERT INTO generic_column VALUES (?, ?, ?, ?, ?, ?)", [table, column, kind, *sums])
-
-
-def _is_parquet(file: SourceFile) -> bool:
-    try:
-        with file.path.open("rb") as stream:
-            return is_parquet(file.path, stream.read(4))
-    except OSError as error:
-        raise Damaged("unreadable") from error
 
 
 def _head(path: Path) -> bytes:
-    from ehrready.readers.blocks import STREAM_ERRORS, head
-
     try:
         return head(path)
     except STREAM_ERRORS as error:
-        raise Damaged("unreadable") from error
+        raise DamagedError("unreadable") from error
 
 
 def _unreadable(file: SourceFile, reason: str) -> Iterator[Event]:
@@ -414,5 +295,3 @@ def _unreadable(file: SourceFile, reason: str) -> Iterator[Event]:
     yield Read(file.number, 1)
     yield Rejected(file.number, 0, reason)
     yield Ended(file.number, "unreadable")
-
-

@@ -1,4 +1,4 @@
-"""What a file's columns hold, and SQL that reads one as text, as a concept id, or counts what is missing in it."""
+"""What a file's columns hold, and SQL that reads one as text or as a concept id or counts what it lacks."""
 
 from __future__ import annotations
 
@@ -82,7 +82,8 @@ def column_statistics(relation: Relation, names: Iterable[str]) -> str:
         if column.type == "VARCHAR":
             missing = f"clean({value}) IS NULL"
             filled = f"clean({value}) IS NOT NULL AND null_token({value})"
-            null = f"CASE WHEN strlen({value}) <= 40 THEN {filled} END"  # no token is longer: spares long texts
+            # no token is longer, and a note's text is not worth the search
+            null = f"CASE WHEN strlen({value}) <= 40 THEN {filled} END"
         elif column.type in {"DOUBLE", "FLOAT"}:
             missing = f"{value} IS NULL OR isnan({value})"
         else:

@@ -1,8 +1,8 @@
 """Delimited text (RFC 4180 and its relatives) into a staging table of text columns, with an exact row count.
 
-DuckDB's parser runs in strict mode: it takes every row or none.  Only when it refuses (a row with a wrong number
-of cells, a stray quote, bytes of no character set) the one file is parsed again here, row by row, so that each
-bad row is counted with its reason and its neighbours stay.
+DuckDB's parser runs in strict mode: it takes every row or none.  Only when it refuses (a row with a wrong
+number of cells, a stray quote, bytes of no character set) the one file is parsed again here, row by row, so
+that each bad row is counted with its reason and its neighbours stay.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ import pyarrow as pa
 
 from ehrready.engines.duckdb import quote
 from ehrready.readers.blocks import STREAM_ERRORS, TooLarge, open_stream
-from ehrready.readers.tabular_files import Column, Damaged, Relation, by_name, glob_free, header
+from ehrready.readers.tabular_files import Column, DamagedError, Relation, by_name, glob_free, header
 from ehrready.tables import POSITION_BITS
 
 _BLOCK = 8 * 1024 * 1024
@@ -48,6 +48,7 @@ class Staged:
     rejected: dict[str, tuple[int, int]] = field(default_factory=dict)
 
     def reject(self, position: int, reason: str) -> None:
+        """Count one rejected row."""
         first, n = self.rejected.get(reason, (position, 0))
         self.rejected[reason] = (first, n + 1)
 
@@ -72,7 +73,8 @@ class _Text:
         self.newlines += lines.count(b"\n")
         self.quotes = self.quotes or b'"' in lines
         self.nul = self.nul or b"\0" in lines
-        self.blank = self.blank or lines.startswith((b"\n", b"\r\n")) or b"\n\n" in lines or b"\n\r\n" in lines
+        empty = lines.startswith((b"\n", b"\r\n")) or b"\n\n" in lines or b"\n\r\n" in lines
+        self.blank = self.blank or empty
         self.lone_cr = self.lone_cr or lines.count(b"\r") != lines.count(b"\r\n")
         if lines.isascii():
             return
@@ -99,7 +101,7 @@ def stage(
 ) -> Staged:
     """Load a CSV file into the temp table ``table``; ``folder`` takes a decoded copy where one is needed.
 
-    Raises Damaged when nothing of the file can be read.  ``fast`` False takes the row-by-row path (for tests).
+    Raises DamagedError when nothing of the file can be read.  ``fast`` False parses row by row (for tests).
     """
     text = _prepare(path, folder)
     try:
@@ -108,7 +110,7 @@ def stage(
         columns = by_name([Column(f'"c{n}"', "VARCHAR", name) for n, name in enumerate(names)])
         base = f"{number}::BIGINT << {POSITION_BITS}"
         sql = f'"{table}" AS s'
-        # one column: DuckDB takes an empty line for a row; a mix of encodings or NULs: it cannot say which row
+        # one column: DuckDB takes an empty line for a row; mixed encodings, NUL: it cannot say which row
         fast = fast and len(names) > 1 and not text.nul and not (text.bad and text.multibyte)
         if fast and (rows := _fast(con, text, table, delimiter, len(names), lines)) is not None:
             staged = Staged(Relation(sql, str(number), f"({base} | (s.rowid + 1))", columns), rows)
@@ -142,7 +144,7 @@ def _prepare(path: Path, folder: Path) -> _Text:
                     try:
                         data = decoder.decode(block, not block).encode() if decoder else block
                     except UnicodeError as error:
-                        raise Damaged("encoding") from error
+                        raise DamagedError("encoding") from error
                     end = data.rfind(b"\n") + 1
                     lines, rest = (rest + data[:end], data[end:]) if end else (b"", rest + data)
                     if lines:
@@ -162,13 +164,13 @@ def _prepare(path: Path, folder: Path) -> _Text:
                     text.ends = False
     except STREAM_ERRORS as error:
         text.path.unlink(missing_ok=True) if text.path != path else None
-        raise Damaged(_reason(error)) from error
-    except Damaged:
+        raise DamagedError(_reason(error)) from error
+    except DamagedError:
         copy.unlink(missing_ok=True)
         raise
     if text.cut and not text.newlines:
         copy.unlink(missing_ok=True)
-        raise Damaged("truncated")
+        raise DamagedError("truncated")
     if text.bad and not text.multibyte:
         text.path = _latin1(text.path, folder / "latin1.csv", remove=text.path != path)
     return text
@@ -205,6 +207,7 @@ def _fast(
     """
     columns = "{" + ", ".join(f"'{name}': 'VARCHAR'" for name in _columns(width)) + "}"
     certain = not (text.blank or text.lone_cr)
+    source = f"{glob_free(text.path)}, auto_detect = false, header = false, skip = {skip}"
     expected = text.newlines + (not text.ends) - skip
     tries = [('"', "true"), ('"', "false")]
     if delimiter == "\t":
@@ -216,10 +219,9 @@ def _fast(
             mark = quote(quoting)
             try:
                 con.execute(
-                    f'CREATE OR REPLACE TEMP TABLE "{table}" AS SELECT * FROM read_csv({glob_free(text.path)}, '
-                    f"auto_detect = false, header = false, skip = {skip}, delim = {quote(delimiter)}, "
-                    f"quote = {mark}, escape = {mark}, columns = {columns}, strict_mode = true, "
-                    f"null_padding = false, parallel = {parallel})"
+                    f'CREATE OR REPLACE TEMP TABLE "{table}" AS SELECT * FROM read_csv({source}, '
+                    f"delim = {quote(delimiter)}, quote = {mark}, escape = {mark}, columns = {columns}, "
+                    f"strict_mode = true, null_padding = false, parallel = {parallel})"
                 )
             except (duckdb.InvalidInputException, duckdb.ConversionException):
                 continue
@@ -232,7 +234,13 @@ def _fast(
 
 
 def _slow(
-    con: duckdb.DuckDBPyConnection, path: Path, table: str, delimiter: str, width: int, skip: int, staged: Staged
+    con: duckdb.DuckDBPyConnection,
+    path: Path,
+    table: str,
+    delimiter: str,
+    width: int,
+    skip: int,
+    staged: Staged,
 ) -> None:
     """Load the good rows one by one and count the others in ``staged``."""
     names = _columns(width)
@@ -243,7 +251,8 @@ def _slow(
 
     def flush() -> None:
         if numbers:
-            arrays = [pa.array(numbers, pa.int64()), *(pa.array(c, pa.string()) for c in zip(*cells, strict=True))]
+            texts = [pa.array(column, pa.string()) for column in zip(*cells, strict=True)]
+            arrays = [pa.array(numbers, pa.int64()), *texts]
             con.register("ehrready_csv_batch", pa.table(arrays, ["row_number", *names]))
             con.execute(f'INSERT INTO "{table}" SELECT * FROM ehrready_csv_batch')
             con.unregister("ehrready_csv_batch")

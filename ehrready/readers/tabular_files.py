@@ -31,7 +31,7 @@ _DELIMITERS = ",\t;|"
 PARQUET_MAGIC = b"PAR1"
 
 
-class Damaged(Exception):
+class DamagedError(Exception):
     """A whole file that cannot be read; ``reason`` is a key of ehrready.readers.base.REASONS."""
 
     def __init__(self, reason: str) -> None:
@@ -67,6 +67,15 @@ def is_parquet(path: Path, head: bytes) -> bool:
     return head.startswith(PARQUET_MAGIC) or bool(PARQUET.search(path.name))
 
 
+def has_parquet_bytes(path: Path) -> bool:
+    """Whether a file on disk is, or claims to be, Parquet; raises DamagedError if it cannot be opened."""
+    try:
+        with path.open("rb") as stream:
+            return is_parquet(path, stream.read(4))
+    except OSError as error:
+        raise DamagedError("unreadable") from error
+
+
 def is_csv(path: Path) -> bool:
     """Whether a file claims to be a delimited text table by its suffix."""
     return bool(CSV.search(path.name))
@@ -89,7 +98,7 @@ def table_names(path: Path) -> list[str]:
 
 
 def footer(path: Path) -> tuple[int, pa.Schema]:
-    """Return the row count and schema of a Parquet file's footer; raises Damaged.
+    """Return the row count and schema of a Parquet file's footer; raises DamagedError.
 
     This and DuckDB's own scan are the two places where native code parses a hostile file: a subprocess that
     may die belongs here when one is found that aborts instead of raising.
@@ -99,32 +108,32 @@ def footer(path: Path) -> tuple[int, pa.Schema]:
     try:
         size = path.stat().st_size
         if not size:
-            raise Damaged("empty")
+            raise DamagedError("empty")
         with path.open("rb") as stream:
             start = stream.read(4)
             stream.seek(max(size - 4, 0))
             end = stream.read(4)
         if start == PARQUET_MAGIC and end != PARQUET_MAGIC:
-            raise Damaged("truncated")
+            raise DamagedError("truncated")
         with pq.ParquetFile(path, memory_map=False) as file:
             return file.metadata.num_rows, file.schema_arrow
     except (pa.ArrowException, ValueError, EOFError, RecursionError, MemoryError) as error:
-        raise Damaged("invalid-parquet") from error
+        raise DamagedError("invalid-parquet") from error
     except OSError as error:
         # Arrow raises OSError both for what it cannot open and for what it cannot parse
-        raise Damaged("unreadable" if error.errno is not None else "invalid-parquet") from error
+        raise DamagedError("unreadable" if error.errno is not None else "invalid-parquet") from error
 
 
 def header(head: bytes) -> tuple[str, list[str], int]:
     """Return delimiter, column names and physical lines of the header in a CSV file's first bytes.
 
-    Raises Damaged: ``empty`` without any text, ``encoding`` for binary data.
+    Raises DamagedError: ``empty`` without any text, ``encoding`` for binary data.
     """
     text = decode_head(head)
     if not text.strip():
-        raise Damaged("empty")
+        raise DamagedError("empty")
     if "\0" in text.partition("\n")[0]:
-        raise Damaged("encoding")
+        raise DamagedError("encoding")
     line = next(line for line in text.splitlines() if line.strip())
     bare = re.sub(r'"[^"]*"', "", line)
     delimiter = max(_DELIMITERS, key=bare.count)
@@ -132,7 +141,7 @@ def header(head: bytes) -> tuple[str, list[str], int]:
     try:
         names = next(row for row in reader if row)
     except (csv.Error, StopIteration) as error:
-        raise Damaged("invalid-csv") from error
+        raise DamagedError("invalid-csv") from error
     return delimiter, [name.strip() for name in names], reader.line_num
 
 

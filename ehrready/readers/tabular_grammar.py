@@ -1,7 +1,7 @@
 """The grammar of a tabular mapping: YAML text into the objects of tabular_mapping, strictly.
 
-Unknown keys, wrong types and unknown canonical names are reported all together, each with file and line.  Only
-plain scalars, lists and mappings are taken (no tags, anchors or aliases); a table is a name, never a path.
+Unknown keys, wrong types and unknown canonical names are reported all together, each with file and line.
+Only plain scalars, lists and mappings are taken (no anchors or aliases); a table is a name, never a path.
 """
 
 from __future__ import annotations
@@ -37,6 +37,16 @@ MAX_BYTES = 1 << 20
 MAX_SLOTS = 8
 #: Canonical columns the engine fills itself.
 _OWN = frozenset({"record", "value_kind"})
+_TEXTS = ("mapping", "version", "title", "source")
+_RULE = ("table", "to", "where", "vocabulary", "join", "columns", "concepts")
+#: The keys of an expression, by the key that tells its form.
+_FORMS = {
+    "value": ("value",),
+    "date": ("date", "time"),
+    "year": ("year", "month", "day"),
+    "concept_id": ("concept_id", "vocabulary"),
+    "column": ("column", "map", "else"),
+}
 _NULL = "tag:yaml.org,2002:null"
 
 
@@ -136,13 +146,11 @@ class _Checker:
     # -- the parts ----------------------------------------------------------------------------------------
 
     def mapping(self, root: yaml.Node) -> TableMapping | None:
-        top = self.pairs(
-            root, ("mapping", "version", "title", "source", "reference", "expects", "tables"), "a mapping file"
-        )
+        top = self.pairs(root, (*_TEXTS, "reference", "expects", "tables"), "a mapping file")
         for key in ("mapping", "version", "tables"):
             if key not in top:
                 self.problem(root, f"'{key}' is missing")
-        texts = {key: self.text(top[key][1], key) for key in ("mapping", "version", "title", "source") if key in top}
+        texts = {key: self.text(top[key][1], key) for key in _TEXTS if key in top}
         name = texts.get("mapping") or ""
         if "mapping" in top and not re.fullmatch(r"[a-z][a-z0-9-]{0,39}", name):
             self.problem(top["mapping"][1], "'mapping' must be lower-case letters, digits and hyphens")
@@ -168,9 +176,7 @@ class _Checker:
         return TableMapping(name, texts.get("version") or "", tuple(rules), frozenset(reference), expects)
 
     def rule(self, node: yaml.Node, before: list[Rule]) -> Rule | None:
-        entry = self.pairs(
-            node, ("table", "to", "where", "vocabulary", "join", "columns", "concepts"), "an entry of 'tables'"
-        )
+        entry = self.pairs(node, _RULE, "an entry of 'tables'")
         for key in ("table", "to"):
             if key not in entry:
                 self.problem(node, f"'{key}' is missing in this entry of 'tables'")
@@ -230,7 +236,9 @@ class _Checker:
                     self.problem(listed, "'codings' must be a list")
             if not entry:
                 self.problem(key, f"concept {element} needs 'text' or 'codings'")
-            cardinality = self.text(entry["cardinality"][1], "'cardinality'") if "cardinality" in entry else "1"
+            cardinality: str | None = "1"
+            if "cardinality" in entry:
+                cardinality = self.text(entry["cardinality"][1], "'cardinality'")
             if cardinality not in {"1", "0..1", None}:
                 self.problem(entry["cardinality"][1], "'cardinality' must be 1 or 0..1")
             found.append(Concept(element, text, tuple(codings), cardinality == "1"))
@@ -307,34 +315,31 @@ class _Checker:
             return First(tuple(options))
         if not isinstance(node, yaml.MappingNode):
             return self.ref(node)
-        forms = {
-            "value": ("value",),
-            "date": ("date", "time"),
-            "year": ("year", "month", "day"),
-            "concept_id": ("concept_id", "vocabulary"),
-            "column": ("column", "map", "else"),
-        }
         keys = [str(key.value) for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
-        form = next((form for form in forms if form in keys), None)
+        form = next((form for form in _FORMS if form in keys), None)
         if form is None:
-            self.problem(node, f"give one of: {', '.join(forms)}")
+            self.problem(node, f"give one of: {', '.join(_FORMS)}")
             return None
-        entry = self.pairs(node, forms[form], f"an expression with '{form}'")
+        entry = self.pairs(node, _FORMS[form], f"an expression with '{form}'")
+        if form == "column":
+            return self.mapped(entry)
         if form == "value":
             text = self.text(entry["value"][1], "'value'")
             return Const(text) if text is not None else None
-        if form == "column":
-            return self.mapped(entry)
+        return self.composed(node, form, entry)
+
+    def composed(self, node: yaml.Node, form: str, entry: _Pairs) -> Expr | None:
+        """An expression of several columns, or of a concept id."""
         refs = {key: self.ref(value) for key, (_, value) in entry.items() if key != "vocabulary"}
         if form == "concept_id":
             vocabulary = self.text(entry["vocabulary"][1], "'vocabulary'") if "vocabulary" in entry else ""
             ref = refs["concept_id"]
             return ConceptCode(ref, vocabulary or "") if ref is not None else None
-        missing = [key for key in forms[form] if key not in entry]
+        missing = [key for key in _FORMS[form] if key not in entry]
         if missing:
             self.problem(node, f"'{form}' also needs: {', '.join(missing)}")
-        found = [ref for key in forms[form] if (ref := refs.get(key)) is not None]
-        if len(found) != len(forms[form]):
+        found = [ref for key in _FORMS[form] if (ref := refs.get(key)) is not None]
+        if len(found) != len(_FORMS[form]):
             return None
         return DateTime(found[0], found[1]) if form == "date" else YearMonthDay(*found)
 

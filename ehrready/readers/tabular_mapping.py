@@ -1,7 +1,7 @@
 """What a tabular mapping says: per source table, where each canonical column and code comes from.
 
 Mappings are YAML files (omop.yaml, the other shipped layouts, a user's own); tabular_grammar checks them and
-makes these objects, docs/mapping.md explains them with examples.  A mapping is data: nothing in it is executed.
+makes these objects, docs/mapping.md explains them.  A mapping is data: nothing in it is executed.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from ehrready.tables import ELEMENTS
 _FOLDER = Path(__file__).parent / "mappings"
 #: Shipped mappings for TableReader, by name.
 SHIPPED: tuple[str, ...] = ("clif", "mimic-iv", "pcornet", "synthea-csv")
+
 
 @dataclass(frozen=True, slots=True)
 class Ref:
@@ -107,7 +108,7 @@ class Where:
     negate: bool
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Rule:
     """How the rows of one source table become rows of one canonical table.
 
@@ -171,6 +172,10 @@ class TableMapping:
                     if place not in found.setdefault(element, []):
                         found[element].append(place)
         return {element: ", ".join(found[element]) for element in sorted(found)}
+
+
+#: The mapping of tables nobody mapped.
+NONE = TableMapping("none", "", (), frozenset(), {})
 
 
 def _concept_exprs(concept: Concept) -> Iterable[Expr]:

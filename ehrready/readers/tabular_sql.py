@@ -35,6 +35,7 @@ _ISO = r"^\d{4}(-\d\d(-\d\d(T\d\d:\d\d(:\d\d)?)?)?)?$"
 #: Bits of the position that number the rules a row feeds more than once.
 _SLOT_BIT = POSITION_BITS - 4
 
+
 @dataclass(slots=True)
 class Compiler:
     """Writes the statements of one rule over one relation.
@@ -195,7 +196,8 @@ class Compiler:
             listed = ", ".join(map(quote, self.rule.vocabulary))
             codings = [coding for concept in self.rule.concepts for coding in concept.codings]
             aliases = [self.lookup(key) for coding in codings if (key := self.coding_id(coding)) is not None]
-            some = " OR ".join(f"coalesce({alias}.system IN ({listed}), false)" for alias in aliases) or "false"
+            tests = [f"coalesce({alias}.system IN ({listed}), false)" for alias in aliases]
+            some = " OR ".join(tests) or "false"
             found.append(f"NOT ({some})" if self.rule.vocabulary_negate else f"({some})")
         return found
 
@@ -347,5 +349,3 @@ class Compiler:
 
 def _literal(value: str | None) -> str:
     return "NULL" if value is None else quote(value)
-
-

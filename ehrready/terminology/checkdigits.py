@@ -58,8 +58,8 @@ def is_concept_id(text: str) -> bool:
     """Whether ASCII digits are a SNOMED CT concept identifier.
 
     6 to 18 digits without a leading zero, Verhoeff's check digit last, before it the partition identifier:
-    00 for a concept of the International Edition, 10 for an extension's (with a 7-digit namespace, so at least
-    11 digits).
+    00 for a concept of the International Edition, 10 for an extension's (with a 7-digit namespace, so at
+    least 11 digits).
     """
     if not 6 <= len(text) <= 18 or text[0] == "0":
         return False

@@ -2,8 +2,8 @@
 
 Everything here judges by shape and check digit alone; whether a code *exists* needs a code table, which comes
 with the release store.  So the rules are conservative: where a text fits the declared system and another
-one (V27.0 is an ICD-9-CM and an ICD-10-CM code; ICD-9-CM's E8190 reads like a dot-less E81.90), the declared system
-is believed.  Shapes of single systems stand in ``shapes``.
+one (V27.0 is an ICD-9-CM and an ICD-10-CM code; ICD-9-CM's E8190 reads like a dot-less E81.90), the
+declared system is believed.  Shapes of single systems stand in ``shapes``.
 """
 
 from __future__ import annotations
@@ -26,16 +26,17 @@ CLASSES = ("null-token", "well-formed", "repairable", "other-system", "free-text
 
 #: Texts that stand for "nothing" (lower case; compare with `is_null_token`).
 NULL_TOKENS = frozenset({
-    "", '""', "''", "-", "--", "---", ".", "..", "...", "?", "??", "???", "*", "**", "***", "_", "__",
-    "unk", "unknown", "na", "n/a", "n.a.", "n.a", "n/k", "null", "(null)", "<null>", "\\n", "none", "nil", "nan",
-    "<na>", "#n/a", "#null!", "undefined", "not applicable", "not available", "not known", "not recorded",
-    "no information", "no data", "missing", "blank", "tbd", "see note", "see notes", "see note.", "see comment",
-    "see comments", "see below", "see report", "see text", "see attached",
+    "", '""', "''", "-", "--", "---", ".", "..", "...", "?", "??", "???", "*", "**", "***", "_",
+    "__", "unk", "unknown", "na", "n/a", "n.a.", "n.a", "n/k", "null", "(null)", "<null>", "\\n",
+    "none", "nil", "nan", "<na>", "#n/a", "#null!", "undefined", "not applicable", "not available",
+    "not known", "not recorded", "no information", "no data", "missing", "blank", "tbd", "see note",
+    "see notes", "see note.", "see comment", "see comments", "see below", "see report", "see text",
+    "see attached",
 })  # fmt: skip
 
 # HL7 v3 NullFlavor codes: null where a real code belongs, real codes in the systems that define them.
 _NULL_FLAVORS = frozenset({"asku", "nask", "nav", "ni"})
-_NULLS_ARE_CODES = frozenset({"hl7:v3-NullFlavor", "hl7:data-absent-reason", "hl7:v2-0532", "omop"})
+_NULLS_ARE_CODES = frozenset({"hl7:v3-NullFlavor", "hl7:data-absent-reason", "hl7:v2-0532"})
 
 _TOKEN = re.compile(r"[^\s\x00-\x1f\x7f]{1,64}")
 _LETTER = r"[^\W\d_]"
@@ -76,10 +77,11 @@ _DRUG_KEYS = frozenset({"rxnorm", "rxnorm_ext", "atc", "unii", "vandf", "ndfrt",
 class Classified:
     """The class of one (system, code) pair.
 
-    ``looks_like`` is the key of the system that the code shows: of ``other-system`` always; of ``well-formed``
-    where the declared system stands for several (an ICD-9-CM procedure under the URI that diagnoses share,
-    a CPT code under HCPCS) or says nothing (a local or unknown system); of ``malformed`` only ``snomed``, for
-    the identifier of a description or relationship.  ``repaired`` is the code as it should be, of ``repairable``.
+    ``looks_like`` is the key of the system that the code shows: of ``other-system`` always; of
+    ``well-formed`` where the declared system stands for several (an ICD-9-CM procedure under the URI that
+    diagnoses share, a CPT code under HCPCS) or says nothing (a local or unknown system); of ``malformed``
+    only ``snomed``, for the identifier of a description or relationship.  ``repaired`` is the code as it
+    should be, of ``repairable``.
     """
 
     cls: str
@@ -128,8 +130,8 @@ def _strong(text: str) -> tuple[str, ...]:  # noqa: PLR0911 - one return per sha
         }
         return tuple(key for key, found in shown.items() if found)
     for pattern, key in (
-        (_PCS, "icd10pcs"), (_ATC, "atc"), (_MORPHOLOGY, "icdo3"), (_NUCC, "nucc"), (_HPO, "hpo"), (_RXE, "rxnorm_ext"),
-    ):  # fmt: skip
+        (_PCS, "icd10pcs"), (_ATC, "atc"), (_MORPHOLOGY, "icdo3"), (_NUCC, "nucc"), (_HPO, "hpo"), (_RXE,
+    "rxnorm_ext"), ):  # fmt: skip
         if pattern.fullmatch(text):
             return (key,)
     return ()
@@ -138,10 +140,10 @@ def _strong(text: str) -> tuple[str, ...]:  # noqa: PLR0911 - one return per sha
 def looks_like(code: str | None) -> frozenset[str]:
     """Return the keys of the systems that a code shows by itself, whatever system it is declared under.
 
-    Only strong shapes count: a valid check digit (LOINC with at least three digits before it, SNOMED CT concepts)
-    or a form that few other things have (dotted ICD, hyphenated NDC, ICD-10-PCS ending in Z, full ATC, ...).
-    A random number passes LOINC's check 1 time in 10 and SNOMED CT's 1 in 500: judge batches, not single codes.
-    Bare short integers show nothing: they may be RxNorm, CVX, CPT or anybody's.
+    Only strong shapes count: a valid check digit (LOINC with at least three digits before it, SNOMED CT
+    concepts) or a form that few other things have (dotted ICD, hyphenated NDC, ICD-10-PCS ending in Z, full
+    ATC, ...). A random number passes LOINC's check 1 time in 10 and SNOMED CT's 1 in 500: judge batches,
+    not single codes. Bare short integers show nothing: they may be RxNorm, CVX, CPT or anybody's.
     """
     return frozenset(_strong((code or "").strip().upper()))
 
@@ -202,7 +204,7 @@ def _classify_token(key: str, code: str) -> Classified:
     return _words(text) if any(map(str.isspace, text)) else _BAD
 
 
-def classify(key: str, code: str | None) -> Classified:
+def classify(key: str, code: str | None) -> Classified:  # noqa: PLR0911 - one return per class, in order  # noqa: PLR0911 - one return per class, in order
     """Put one (system, code) pair in its class.
 
     Args:
@@ -211,9 +213,9 @@ def classify(key: str, code: str | None) -> Classified:
 
     Returns:
         Its one class, in this order of tests: ``well-formed`` in the declared system; ``null-token``;
-        ``repairable`` (case, dot, padding, an integer's ``.0``); ``other-system``; ``repairable`` (code followed
-        by its description); ``free-text``; ``malformed``.  SNOMED CT descriptions and relationships are no codes
-        of a coded field: ``malformed``, with ``looks_like`` saying why.
+        ``repairable`` (case, dot, padding, an integer's ``.0``); ``other-system``; ``repairable`` (code
+        followed by its description); ``free-text``; ``malformed``.  SNOMED CT descriptions and
+        relationships are no codes of a coded field: ``malformed``, with ``looks_like`` saying why.
     """
     grammar = GRAMMARS.get(key)
     if code is None:
@@ -250,8 +252,9 @@ def classify_pairs(pairs: list[tuple[str, str]]) -> list[Classified]:
 def may_leave(key: str, code: str) -> bool:
     """Whether a code may stand in a report (design section 8): well-formed, in a recognised public system.
 
-    Systems without a grammar of their own (HL7 tables, minor systems) accept any token, so there a token with a
-    run of five digits, an ``@`` or more than 40 characters stays inside; units are never judged here.
+    Systems without a grammar of their own (HL7 tables, minor systems) accept any token, so there a token
+    with a run of five digits, an ``@`` or more than 40 characters stays inside; units are never judged
+    here.
     """
     if key == "ucum" or not is_public(key) or classify(key, code).cls != "well-formed":
         return False
@@ -293,13 +296,14 @@ def resolve_undecided(candidates: tuple[str, ...], codes: Iterable[tuple[str, in
 
     Args:
         candidates: Keys, as `systems.resolve` gives them.
-        codes: Distinct codes with their counts; each distinct code is one vote, so that a single frequent code
-            decides nothing.
+        codes: Distinct codes with their counts; each distinct code is one vote, so that a single frequent
+            code decides nothing.
 
     Returns:
         The key, or empty where the codes cannot tell.  ICD-10-CM needs three distinct codes that WHO's ICD-10
-        cannot have (six or more characters, letters after the first), and 2 % of the votes; WHO's ICD-10 at least
-        50 distinct codes and (almost) none of those.  ICD-9 diagnoses and procedures are told by the dot.
+        cannot have (six or more characters, letters after the first), and 2 % of the votes; WHO's ICD-10 at
+        least 50 distinct codes and (almost) none of those.  ICD-9 diagnoses and procedures are told by the
+        dot.
     """
     votes = sorted({code.strip().upper() for code, n in codes if n > 0 and not is_null_token(code)})
     ten = [key for key in candidates if flavour_group(key) == "icd10"]

@@ -19,8 +19,8 @@ class Grammar:
     ``accepts`` says whether a text is well-formed as it stands; ``repair`` turns a text into the code that it
     most likely was meant to be, or None.  With ``needs_separator`` a code is told from the first word of
     a sentence only by a colon, dash or bar behind it (a bare integer or a short word proves nothing).  With
-    ``null_first`` the null tokens would pass as codes and are tested before.  ``hint`` names another system that
-    shares the declared one's name, where the code shows it.
+    ``null_first`` the null tokens would pass as codes and are tested before.  ``hint`` names another system
+    that shares the declared one's name, where the code shows it.
     """
 
     accepts: Accepts
@@ -82,15 +82,16 @@ def _pad(width: int) -> Callable[[str], str]:
     return edit
 
 
-# ICD-10-CM -----------------------------------------------------------------------------------------------------
-# Every shape in the code tables of FY2016 to FY2027, without the dot: 9 a digit, X the placeholder, A another
-# letter.  Position 2 holds letters since FY2026 (QA0.1).
-_CM_SHAPES = frozenset(
-    "A99 A9A AA9 A999 A99A A99X A9A9 AA99 A9999 A999A A999X A99A9 A99AA A99AX A99X9 A9A99 AA999 A99999 A9999A "
-    "A999A9 A999AA A999X9 A999XA A99A99 A99AX9 A99X99 A9A999 AA9999 A999999 A99999A A9999A9 A9999AA A9999X9 A9999XA "
-    "A999A9A A999AAA A999AXA A999X99 A999X9A A999XAA A999XX9 A999XXA A99A999 A99A99A A99A9XA A99AX9A A99AXX9 A99XXXA "
-    "A9A9999 A9A99X9 A9A9XX9 AA99999".split()
-)
+# Every shape in the code tables of FY2016 to FY2027, without the dot: 9 a digit, X the placeholder, A
+# another letter.  Position 2 holds letters since FY2026 (QA0.1).
+_CM_SHAPES = frozenset({
+    "A99", "A9A", "AA9", "A999", "A99A", "A99X", "A9A9", "AA99", "A9999", "A999A", "A999X", "A99A9",
+    "A99AA", "A99AX", "A99X9", "A9A99", "AA999", "A99999", "A9999A", "A999A9", "A999AA", "A999X9",
+    "A999XA", "A99A99", "A99AX9", "A99X99", "A9A999", "AA9999", "A999999", "A99999A", "A9999A9",
+    "A9999AA", "A9999X9", "A9999XA", "A999A9A", "A999AAA", "A999AXA", "A999X99", "A999X9A", "A999XAA",
+    "A999XX9", "A999XXA", "A99A999", "A99A99A", "A99A9XA", "A99AX9A", "A99AXX9", "A99XXXA", "A9A9999",
+    "A9A99X9", "A9A9XX9", "AA99999",
+})  # fmt: skip
 _CM_TABLE = str.maketrans("0123456789ABCDEFGHIJKLMNOPQRSTUVWYZ", "9" * 10 + "A" * 25)
 
 #: Codes (dotted or not) that ICD-10-CM can have and WHO's ICD-10 cannot: letters after the first, six or
@@ -116,7 +117,6 @@ def _icd10cm_edit(text: str) -> str:
     return bare if len(bare) <= 3 or not icd10cm_shape(bare) else f"{bare[:3]}.{bare[3:]}"
 
 
-# Other systems -------------------------------------------------------------------------------------------------
 _icd10 = _regex(r"[A-Z]\d\d(?:\.(?:\d{1,2}|-))?[+*!†‡]?")
 _icd10_national = _regex(r"[A-Z]\d\d(?:\.(?:\d{1,3}|-))?[+*!†‡]?")
 _icd10_loose = _regex(r"[A-Z]\d\d(?:\.[0-9A-Za-z+*-]{1,6})?[+*]?")

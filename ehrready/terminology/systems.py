@@ -1,8 +1,8 @@
 """One key per code system, whatever a source calls it.
 
-A source names a code system by a FHIR URI, an OID, an HL7 v2 table 0396 mnemonic, an OMOP ``vocabulary_id`` or
-a spelling of its own; `resolve` turns any of them into one key, and says how sure that is.  The facts stand in
-``data/code_systems.csv`` and, for the systems HL7 itself owns (v2 tables, v3, THO), in
+A source names a code system by a FHIR URI, an OID, an HL7 v2 table 0396 mnemonic, an OMOP ``vocabulary_id``
+or a spelling of its own; `resolve` turns any of them into one key, and says how sure that is.  The facts
+stand in ``data/code_systems.csv`` and, for the systems HL7 itself owns (v2 tables, v3, THO), in
 ``data/tho_code_systems.csv``; both are made by ``scripts/make_code_systems.py``.
 
 Keys of HL7's own systems are ``hl7:`` and the tail of the canonical URI (``hl7:v2-0203``, ``hl7:v3-ActCode``,
@@ -51,7 +51,7 @@ _ICD10 = ("icd10cm", "icd10")
 _ICD9 = ("icd9cm", "icd9pcs", "icd9who")
 _UNDECIDED = {
     "i10": _ICD10, "icd10": _ICD10, "10": _ICD10,
-    "i9": _ICD9, "icd9": _ICD9, "9": _ICD9, "i9c": ("icd9cm", "icd9pcs"), "icd": ("icd10cm", "icd10", "icd9cm"),
+    "i9": _ICD9, "icd9": _ICD9, "9": _ICD9, "i9c": ("icd9cm", "icd9pcs"),
 }  # fmt: skip
 
 # HL7 v2 mnemonics of v3 and THO systems (table 0396).
@@ -59,31 +59,32 @@ _V2_OF_HL7 = {
     "actcode": "hl7:v3-ActCode", "dar": "hl7:data-absent-reason", "edlevel": "hl7:v3-EducationLevel",
     "entitycode": "hl7:v3-EntityCode", "entityhdlg": "hl7:v3-EntityHandling", "nullfl": "hl7:v3-NullFlavor",
     "obsmethod": "hl7:v3-ObservationMethod", "prtcptnmode": "hl7:v3-ParticipationMode",
-    "roleclass": "hl7:v3-RoleClass", "rolecode": "hl7:v3-RoleCode", "spcu": "hl7:sex-parameter-for-clinical-use",
-    "actrelss": "hl7:v3-ActRelationshipSubset", "rspmode": "hl7:v3-ResponseMode",
+    "roleclass": "hl7:v3-RoleClass", "rolecode": "hl7:v3-RoleCode",
+    "spcu": "hl7:sex-parameter-for-clinical-use", "actrelss": "hl7:v3-ActRelationshipSubset",
+    "rspmode": "hl7:v3-ResponseMode",
 }  # fmt: skip
 
 _OID = re.compile(r"[0-2](?:\.\d+){2,}", re.ASCII)
 _V2_TABLE = re.compile(r"hl7(\d{4})", re.ASCII)
 _V2_TAIL = re.compile(r"v2[-/](\d{4})(?:/[\d.]+)?", re.ASCII)
 _SNOMED_EDITION = re.compile(r"snomed\.info/x?sct/\d{6,18}(?:/version/\d{6,8})?", re.ASCII)
-# Names by which whole families of local systems are known: table 0396's site-defined 99zzz, FHIR's urn:id:, and
-# the two vendors' arcs under which every customer has code systems of its own.
+# Names by which whole families of local systems are known: table 0396's site-defined 99zzz, FHIR's urn:id:,
+# and the two vendors' arcs under which every customer has code systems of its own.
 _LOCAL = re.compile(
     r"99[ -~]+|urn:(?:id|uuid):.*|(?:urn:oid:)?1\.2\.840\.114350\..*|https?://fhir\.cerner\.com/.+/codeset/.+",
-    re.I,
+    re.IGNORECASE,
 )
-_URI = re.compile(r"[a-z][a-z0-9+.-]*:\S.*|www\..+", re.I | re.S)
+_URI = re.compile(r"[a-z][a-z0-9+.-]*:\S.*|www\..+", re.IGNORECASE | re.DOTALL)
 
 
 @dataclass(frozen=True, slots=True)
 class System:
     """A code system that this package knows.
 
-    ``canonical_uri`` and ``oid`` are empty where the system has none.  ``public`` says that it is published for
-    everybody, so that its well-formed codes single nobody out and may stand in a report (identifiers of people
-    and local codes may not).  Systems of one ``flavour_group`` are editions of one another: ICD-10 and its
-    national modifications, say.
+    ``canonical_uri`` and ``oid`` are empty where the system has none.  ``public`` says that it is published
+    for everybody, so that its well-formed codes single nobody out and may stand in a report (identifiers of
+    people and local codes may not).  Systems of one ``flavour_group`` are editions of one another: ICD-10
+    and its national modifications, say.
     """
 
     key: str
@@ -106,9 +107,10 @@ class Resolution:
     Args:
         key: The system's key; ``local`` for a site's own system; empty where nothing is known or decided.
         how: One of `HOWS`.  ``exact``: the standard's own name.  ``alias``: an OID, an older URI, another
-            spelling or another standard's name.  ``undecided``: the name fits several systems, and their codes
-            must be looked at.  ``local``: a site's own name, the way table 0396 asks for or any bare word that
-            nobody knows.  ``unknown-uri``: a URI or OID that nobody knows.  ``missing``: no name at all.
+            spelling or another standard's name.  ``undecided``: the name fits several systems, and their
+            codes must be looked at.  ``local``: a site's own name, the way table 0396 asks for or any bare
+            word that nobody knows.  ``unknown-uri``: a URI or OID that nobody knows.  ``missing``: no name
+            at all.
         candidates: For ``undecided`` the keys it may be, the likeliest in US data first; else empty.
     """
 
@@ -144,7 +146,7 @@ def _load() -> dict[str, System]:
         )  # fmt: skip
         taken.update((row["canonical_uri"], *_tuple(row["uri_aliases"])))
     for row in _rows("tho_code_systems.csv"):
-        # What the first table claims as an alias (CDC race codes are v2 table 0005) is not a system of its own.
+        # What the first table claims as an alias (CDC race codes are v2 table 0005) is no system of its own.
         if _THO + row["tail"] not in taken:
             systems.setdefault("hl7:" + row["tail"], _hl7(row["tail"], _tuple(row["oids"])))
     return systems
@@ -203,7 +205,7 @@ _INDEX = _Index()
 
 def _by_uri(text: str) -> str:
     """Key of a URI or OID, empty if nobody knows it."""
-    oid = re.sub(r"^(?:urn:)?oid:", "", text, flags=re.I).rstrip(".")
+    oid = re.sub(r"^(?:urn:)?oid:", "", text, flags=re.IGNORECASE).rstrip(".")
     if _OID.fullmatch(oid):
         found = _INDEX.oid.get(oid, "")
         table = oid.removeprefix(_V2_OID)
@@ -224,8 +226,9 @@ def _by_uri(text: str) -> str:
 
 
 def _by_word(text: str, hint: Hint | None) -> tuple[str, bool]:
-    """Key of a mnemonic or vocabulary_id (empty if nobody knows it), and whether it is the standard's spelling."""
-    # OMOP first unless the source is HL7 v2: table 0396's ATC is a cell collection, OMOP's the WHO classification.
+    """Key of a mnemonic or vocabulary_id, empty if nobody knows it; whether it is its exact spelling."""
+    # OMOP first unless the source is HL7 v2: table 0396's ATC is a cell collection, OMOP's the WHO
+    # classification.
     if hint != "hl7v2" and text in _INDEX.omop:
         return _INDEX.omop[text], True
     if text in _INDEX.v2:
@@ -247,8 +250,8 @@ def resolve(system_raw: str | None, hint: Hint | None = None) -> Resolution:
 
     Args:
         system_raw: The name as the source has it: Coding.system, CWE.3, vocabulary_id.
-        hint: The kind of source.  With it, only that standard's own form of name is ``exact`` (a URI in FHIR, a
-            table 0396 mnemonic in HL7 v2, a vocabulary_id in OMOP); without it, all three are.
+        hint: The kind of source.  With it, only that standard's own form of name is ``exact`` (a URI in
+            FHIR, a table 0396 mnemonic in HL7 v2, a vocabulary_id in OMOP); without it, all three are.
 
     Returns:
         The `Resolution`; see there for what each ``how`` means.

@@ -13,15 +13,16 @@ from datetime import date
 
 from ehrready.terminology.checkdigits import is_concept_id
 
-_MONTHS = {m: i for i, m in enumerate("jan feb mar apr may jun jul aug sep oct nov dec".split(), 1)}
+_MONTH_NAMES = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
+_MONTHS = {name: number for number, name in enumerate(_MONTH_NAMES, 1)}
 _DATES = (
     re.compile(r"(?<!\d)(?P<y>\d{4})[-/.]?(?P<m>\d{2})[-/.]?(?P<d>\d{2})(?:T[\d:.+Z-]*)?(?!\d)", re.ASCII),
     re.compile(r"(?<!\d)(?P<m>\d{1,2})/(?P<d>\d{1,2})/(?P<y>\d{4})(?!\d)", re.ASCII),
     re.compile(r"(?<!\d)(?P<m>\d{2})(?P<d>\d{2})(?P<y>\d{4})(?!\d)", re.ASCII),  # RxNorm: MMDDYYYY
     re.compile(r"(?<!\d)(?P<d>\d{1,2})[- ](?P<m>[A-Za-z]{3})[A-Za-z]*[- ](?P<y>\d{4}|\d{2})(?!\d)", re.ASCII),
 )
-_YEAR = re.compile(r"(?<![\d.])(?:FY ?)?(20\d\d|19[89]\d)(?![\d.])", re.I | re.ASCII)
-_QUARTER = re.compile(r"(20\d\d)[-_ ]?Q([1-4])", re.I | re.ASCII)
+_YEAR = re.compile(r"(?<![\d.])(?:FY ?)?(20\d\d|19[89]\d)(?![\d.])", re.IGNORECASE | re.ASCII)
+_QUARTER = re.compile(r"(20\d\d)[-_ ]?Q([1-4])", re.IGNORECASE | re.ASCII)
 _SNOMED = re.compile(r"https?://snomed\.info/sct/(\d{6,18})(?:/version/(\d{8}))?/?", re.ASCII)
 _INTERNATIONAL = "900000000000207008"
 _US = "731000124108"
@@ -52,7 +53,7 @@ def _fiscal_year(text: str) -> str | None:
     month = re.search(r"(?<!\d)(20\d\d)-(0[1-9]|1[0-2])(?!\d)", text, re.ASCII)
     if month:
         return f"FY{int(month[1]) + (int(month[2]) >= 10)}"
-    short = re.fullmatch(r"FY ?'?(\d\d)", text, re.I | re.ASCII)
+    short = re.fullmatch(r"FY ?'?(\d\d)", text, re.IGNORECASE | re.ASCII)
     year = _YEAR.search(text)
     value = int(year[1]) if year else 2000 + int(short[1]) if short else 0
     return f"FY{value}" if 2014 <= value < 2100 else None
@@ -60,7 +61,7 @@ def _fiscal_year(text: str) -> str | None:
 
 def _icd9(text: str) -> str | None:
     # CMS numbered the releases: v23 is FY2006, v32 (the last) FY2015.
-    version = re.search(r"(?<![\w.])v?(2[3-9]|3[0-2])(?![\w.])", text, re.I | re.ASCII)
+    version = re.search(r"(?<![\w.])v?(2[3-9]|3[0-2])(?![\w.])", text, re.IGNORECASE | re.ASCII)
     if version:
         return f"FY{1983 + int(version[1])}"
     year = _YEAR.search(text)
@@ -99,7 +100,7 @@ def _pattern(expression: str, form: str = "{}") -> Callable[[str], str | None]:
     shape = re.compile(
         rf"(?:[A-Za-z][\w-]*\s+)?(?:v|v\.|ver\.?|version|release|codebook version)?\s*({expression})"
         r"(?:\s+(?:release|edition))?",
-        re.I | re.ASCII,
+        re.IGNORECASE | re.ASCII,
     )
 
     def normalise(text: str) -> str | None:
@@ -174,8 +175,8 @@ def normalise_version(key: str, raw: str | None) -> str | None:
 
     Returns:
         ``FY2026`` (ICD-10-CM and PCS, ICD-9-CM), ``2.81`` (LOINC), ``http://snomed.info/sct/{module}/version/
-        {date}`` or, where the edition is not said, ``20250901`` (SNOMED CT), an ISO date (RxNorm, NDC, CVX), a
-        year or a year and quarter (CPT, HCPCS), a version number (others), else None.
+        {date}`` or, where the edition is not said, ``20250901`` (SNOMED CT), an ISO date (RxNorm, NDC,
+        CVX), a year or a year and quarter (CPT, HCPCS), a version number (others), else None.
     """
     text = (raw or "").strip()
     if not text or len(text) > 300:

@@ -9,15 +9,18 @@ used rather than T02, whose OBX would be one more observation.
 from __future__ import annotations
 
 from collections import defaultdict
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from . import codes, fhir
+from .model import Event
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
     from datetime import datetime
 
-    from .model import Coding, Concept, Encounter, Event, Observation, Patient, Population, Report
+    from .model import Coding, Concept, Encounter, Observation, Patient, Population, Report
+
+E = TypeVar("E", bound=Event)
 
 COMPRESSED = frozenset({"adt", "oru", "rde"})
 _STRUCTURES = {
@@ -136,8 +139,7 @@ def _pv1(encounter: Encounter, *, closed: bool) -> str:
     return _segment("PV1", fields)
 
 
-def _obx(index: int, event: Event, release: str) -> str:
-    assert isinstance(event, Observation)
+def _obx(index: int, event: Observation, release: str) -> str:
     a = event.analyte
     kind = "NM" if a.unit else "ST" if a.code == "67875-5" else "CWE"
     value = unit = ""
@@ -170,30 +172,36 @@ def _obx(index: int, event: Event, release: str) -> str:
     return _segment("OBX", fields | {14: _when(event.at) if event.at else ""})
 
 
-def _adt_body(clinical: dict[str, list[Event]], release: str) -> list[str]:
+def _adt_body(
+    allergies: Sequence[Event],
+    conditions: Sequence[Event],
+    procedures: Sequence[Event],
+    results: Sequence[Observation],
+    release: str,
+) -> list[str]:
     body = []
     kinds = {item.code: item.kind for item in codes.ALLERGIES}
-    for i, event in enumerate(clinical["allergy"], 1):
+    for i, event in enumerate(allergies, 1):
         kind = kinds[event.concept.codings[0].code]
         fields = {1: str(i), 2: f"{kind}^^HL70127", 3: cwe(event.concept, release)}
         body.append(_segment("AL1", fields | {6: event.at.strftime("%Y%m%d") if event.at else ""}))
-    for i, event in enumerate(clinical["condition"], 1):
+    for i, event in enumerate(conditions, 1):
         fields = {1: str(i), 3: cwe(event.concept, release), 5: _when(event.at) if event.at else "", 6: "F"}
         body.append(_segment("DG1", fields))
-    for i, event in enumerate(clinical["procedure"], 1):
+    for i, event in enumerate(procedures, 1):
         fields = {1: str(i), 3: cwe(event.concept, release), 5: _when(event.at) if event.at else ""}
         body.append(_segment("PR1", fields))
-    body.extend(_obx(i, event, release) for i, event in enumerate(clinical["bedside"], 1))
+    body.extend(_obx(i, event, release) for i, event in enumerate(results, 1))
     return body
 
 
-def _oru_body(reports: Sequence[Event], release: str) -> list[str]:
+def _oru_body(reports: Sequence[Report], release: str) -> list[str]:
     body = []
     for i, report in enumerate(reports, 1):
         at = _when(report.at) if report.at else ""
         fields = {1: str(i), 3: str(report.number), 4: cwe(report.concept, release), 7: at, 25: "F"}
         body.append(_segment("OBR", fields | {22: _when(report.encounter.moment(0.8))}))
-        body.extend(_obx(n, event, release) for n, event in enumerate(_results(report), 1))
+        body.extend(_obx(n, event, release) for n, event in enumerate(report.results, 1))
     return body
 
 
@@ -221,23 +229,10 @@ def _vxu_body(events: Sequence[Event], release: str) -> list[str]:
     return body
 
 
-def _by_encounter(pop: Population) -> dict[str, dict[str, list[Event]]]:
-    """Return the events of each encounter by table; ``bedside`` holds the results that are in no report."""
-    reported = {result.id for report in pop.reports for result in report.results}
-    tables: dict[str, Sequence[Event]] = {
-        "condition": pop.conditions,
-        "procedure": pop.procedures,
-        "allergy": pop.allergies,
-        "medication": pop.medications,
-        "immunization": pop.immunizations,
-        "document": pop.documents,
-        "report": pop.reports,
-        "bedside": [result for result in pop.observations if result.id not in reported],
-    }
-    grouped: dict[str, dict[str, list[Event]]] = defaultdict(lambda: {name: [] for name in tables})
-    for name, events in tables.items():
-        for event in events:
-            grouped[event.encounter.id][name].append(event)
+def _group(events: Iterable[E]) -> dict[str, list[E]]:
+    grouped: dict[str, list[E]] = defaultdict(list)
+    for event in events:
+        grouped[event.encounter.id].append(event)
     return grouped
 
 
@@ -245,24 +240,28 @@ def files(pop: Population) -> dict[str, bytes]:
     """Return file name to content; a name ending in ``.gz`` asks the writer to compress it."""
     r = pop.release
     writer = _Writer()
-    grouped = _by_encounter(pop)
+    reported = {result.id for report in pop.reports for result in report.results}
+    bedside = _group(result for result in pop.observations if result.id not in reported)
+    allergies, conditions, procedures = _group(pop.allergies), _group(pop.conditions), _group(pop.procedures)
+    reports, medications = _group(pop.reports), _group(pop.medications)
+    immunizations, documents = _group(pop.immunizations), _group(pop.documents)
     for encounter in pop.encounters:
-        of = grouped[encounter.id]
-        key = str(encounter.number)
+        key, own = str(encounter.number), encounter.id
         if encounter.kind == "IMP":
             writer.add("adt", "A01", f"{key}-A01", encounter.start, encounter, [])
         close = "A03" if encounter.kind == "IMP" else "A08"
-        writer.add("adt", close, f"{key}-{close}", encounter.end, encounter, _adt_body(of, r))
-        for file, event, name, share, body in (
-            ("oru", "R01", "report", 0.8, _oru_body),
-            ("rde", "O11", "medication", 0.75, _rde_body),
-            ("vxu", "V04", "immunization", 0.85, _vxu_body),
+        body = _adt_body(allergies[own], conditions[own], procedures[own], bedside[own], r)
+        writer.add("adt", close, f"{key}-{close}", encounter.end, encounter, body)
+        for file, event, share, body in (
+            ("oru", "R01", 0.8, _oru_body(reports[own], r)),
+            ("rde", "O11", 0.75, _rde_body(medications[own], r)),
+            ("vxu", "V04", 0.85, _vxu_body(immunizations[own], r)),
         ):
-            if of[name]:
-                at = encounter.moment(share)
-                writer.add(file, event, f"{key}-{event}", at, encounter, body(of[name], r))
-        for document in of["document"]:
+            if body:
+                writer.add(file, event, f"{key}-{event}", encounter.moment(share), encounter, body)
+        for document in documents[own]:
             at = document.at or encounter.end
-            txa = {1: "1", 2: cwe(document.concept, r), 3: "TX", 4: _when(at), 12: str(document.number), 17: "AU"}
-            writer.add("mdm", "T01", f"{document.number}-T01", at, encounter, [_segment("TXA", txa)])
+            number = str(document.number)
+            txa = {1: "1", 2: cwe(document.concept, r), 3: "TX", 4: _when(at), 12: number, 17: "AU"}
+            writer.add("mdm", "T01", f"{number}-T01", at, encounter, [_segment("TXA", txa)])
     return writer.files()

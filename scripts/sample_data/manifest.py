@@ -18,37 +18,38 @@ if TYPE_CHECKING:
 README = """\
 # Sample data
 
-One **synthetic** population in three formats, twice. Nobody in it is real: names, numbers, dates and values are
-made by a seeded script, so there is no PHI. Use it to try `ehrready`, and as the input of its tests.
+One **synthetic** population in three formats, twice. Nobody in it is real: names, numbers, dates and values
+are made by a seeded script, so there is no PHI. Use it to try `ehrready`, and as the input of its tests.
 
 | folder | what | patients | events |
 |---|---|---|---|
 | `training/` | what the model was trained on: no defects | 400 | 2023-01 to 2024-12 |
-| `live/` | what the hospital sends now: the listed defects are planted | 400 others | 2025-10 to 2026-06 |
+| `live/` | what the hospital sends now, with planted defects | 400 others | 2025-10 to 2026-06 |
 
-Each holds the same records as `fhir/` (R4 bulk NDJSON, some files gzipped), `hl7v2/` (v2.7 batch files, CR line
-ends, some gzipped) and `omop/` (CDM 5.4 Parquet with its vocabulary tables).
+Each holds the same records as `fhir/` (R4 bulk NDJSON, some files gzipped), `hl7v2/` (v2.7 batch files, CR
+line ends, some gzipped) and `omop/` (CDM 5.4 Parquet with its vocabulary tables).
 
 - `MANIFEST.yaml` lists every file with size and SHA-256, the records by type, and every planted defect: the
   element, how many records in each format, and the check and defect class that must find it.
 - `live/fhir/log.ndjson` is the log of a bulk export, not data: a reader must skip it and say so.
-- OMOP carries no diagnostic reports and no allergies (see the manifest). Concept ids are OHDSI's where they could
-  be verified; ids from 1,000,000,001 are stand-ins, ids from 2,000,000,001 are a site's own concepts.
+- OMOP carries no diagnostic reports and no allergies (see the manifest). Concept ids are OHDSI's where they
+  could be verified; ids from 1,000,000,001 are stand-ins, ids from 2,000,000,001 are a site's own concepts.
 - In HL7v2, vital signs and questions are OBX segments of the visit's ADT message; laboratory results are ORU.
 
-Make it again: `python scripts/make_sample_data.py`. The content is the same on every run; the container bytes of
+Make it again: `python scripts/make_sample_data.py`. The content is the same on every run; the containers of
 `.gz` and `.parquet` files may differ with another version of zlib or PyArrow.
 
-Code systems: ICD-10-CM and ICD-9-CM (NCHS/CMS, public domain), CVX (CDC), RxNorm (NLM). LOINC codes and names are
-copyright Regenstrief Institute, Inc., and used under the LOINC licence (https://loinc.org/license/). A few SNOMED
-CT concepts are used as examples; SNOMED CT is copyright SNOMED International and needs a licence in production.
+Code systems: ICD-10-CM and ICD-9-CM (NCHS/CMS, public domain), CVX (CDC), RxNorm (NLM). LOINC codes and names
+are copyright Regenstrief Institute, Inc., and used under the LOINC licence (https://loinc.org/license/). A
+few SNOMED CT concepts are examples; SNOMED CT is copyright SNOMED International and needs a licence in
+production.
 """
 
 #: Not-carried reasons per format and record type, for the parity of counts.
 NOT_CARRIED = {
     "omop": {
         "DiagnosticReport": "the CDM has no table for it",
-        "AllergyIntolerance": "the CDM files allergies under observation; left out to keep its counts in parity",
+        "AllergyIntolerance": "the CDM files them under observation; left out to keep its counts in parity",
     },
     "hl7v2": {"encounter.type": "PV1 has no field of that meaning"},
 }
@@ -56,7 +57,7 @@ NOT_CARRIED = {
 
 def count(path: str, content: bytes | pa.Table) -> dict[str, int]:
     """Return the records of a file by type: resources, messages and their main segments, or rows."""
-    name = path.rsplit("/", 1)[1].split(".")[0]
+    name = path.rsplit("/", maxsplit=1)[1].partition(".")[0]
     if isinstance(content, pa.Table):
         return {name: content.num_rows}
     if "/fhir/" in path:
@@ -162,4 +163,5 @@ def render(
         "planted": [_planted(defect, hit, totals) for defect, hit in planted],
         "files": files,
     }
-    return yaml.safe_dump(content, sort_keys=False, width=110, allow_unicode=True)
+    text: str = yaml.safe_dump(content, sort_keys=False, width=110, allow_unicode=True)
+    return text
