@@ -43,7 +43,9 @@ Internal = Annotated[bool, typer.Option("--internal", help="Keep exact small cou
 Html = Annotated[str | None, typer.Option(help="Write the HTML report here.", show_default=False)]
 Json = Annotated[str | None, typer.Option(help="Write the JSON scorecard here.", show_default=False)]
 FailOn = Annotated[str | None, typer.Option(help="error, warning or never. [default: error]", show_default=False)]
-Stamp = Annotated[str | None, typer.Option(help="Time to print on the scorecard (none by default: same input, same bytes).", show_default=False)]
+Stamp = Annotated[
+    str | None, typer.Option(help="Time to print on the scorecard (none by default: same input, same bytes).", show_default=False)
+]
 ShowPaths = Annotated[bool, typer.Option("--show-paths", help="Print which file-0001 is which path, on stderr.")]
 
 
@@ -218,7 +220,9 @@ def rules_show(rule_id: Annotated[str, typer.Argument(metavar="ID", show_default
     known = {rule.id: rule for path in rules.shipped().values() for rule in rules.load(path).rules}
     if rule_id not in known:
         close = difflib.get_close_matches(rule_id, known, n=1)
-        raise UsageError(f"no rule is called {rule_id!r}" + (f" (did you mean {close[0]!r}?)" if close else "") + ": see ehrready rules list")
+        raise UsageError(
+            f"no rule is called {rule_id!r}" + (f" (did you mean {close[0]!r}?)" if close else "") + ": see ehrready rules list"
+        )
     rule = known[rule_id]
     limits = [("fail above", rule.fail), ("warn above", rule.warn), ("fail above training +", rule.max_rise)]
     lines = [
@@ -248,7 +252,8 @@ def rules_lint(files: Annotated[list[str], typer.Argument(metavar="FILE...", sho
 def _console() -> Console:
     from rich.console import Console
 
-    return Console(stderr=True, highlight=False)
+    piped = not sys.stderr.isatty()
+    return Console(stderr=True, highlight=False, width=120 if piped and "COLUMNS" not in os.environ else None)
 
 
 def _say(text: str) -> None:

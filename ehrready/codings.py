@@ -34,12 +34,10 @@ def measure(con: duckdb.DuckDBPyConnection, frames: dict[str, Frame]) -> None:
         "CREATE TEMP TABLE judged AS SELECT g.element, g.record, g.concept, g.patient_id, g.version, j.pid FROM coding g JOIN judge j "
         "ON g.element = j.element AND coalesce(g.\"system\", '') = j.s AND coalesce(g.code, '') = j.c"
     )
-    con.execute(
-        "CREATE TEMP TABLE per_pair AS SELECT element, pid, patient_id, count(*) n FROM judged GROUP BY ALL"
-    )
+    con.execute("CREATE TEMP TABLE per_pair AS SELECT element, pid, patient_id, count(*) n FROM judged GROUP BY ALL")
     frames["codes"] = _rows(
         con,
-        'SELECT p.element, j.key, j.code, sum(p.n), count(DISTINCT p.patient_id) FROM per_pair p JOIN judge j USING (pid) '
+        "SELECT p.element, j.key, j.code, sum(p.n), count(DISTINCT p.patient_id) FROM per_pair p JOIN judge j USING (pid) "
         "WHERE j.code <> '' GROUP BY 1, 2, 3",
         3,
     )
@@ -115,9 +113,7 @@ def _systems(con: duckdb.DuckDBPyConnection, frames: dict[str, Frame]) -> None:
         "min(g.patient_id) patient_id, bit_or(b.bit) bits FROM judged g JOIN (SELECT pid, bit FROM judge JOIN token_bit USING (token)) b "
         "USING (pid) GROUP BY 1, 2, 3) GROUP BY 1, 2, 3"
     )
-    con.execute(
-        "CREATE TEMP TABLE concept_total AS SELECT element, patient_id, sum(n)::BIGINT total FROM per_concept GROUP BY 1, 2"
-    )
+    con.execute("CREATE TEMP TABLE concept_total AS SELECT element, patient_id, sum(n)::BIGINT total FROM per_concept GROUP BY 1, 2")
     rows = _rows(
         con,
         "SELECT p.element, bits, sum(n), count(p.patient_id), sum(n * n), sum(n * total) FROM per_concept p JOIN concept_total t "

@@ -10,7 +10,19 @@ from collections.abc import Iterator
 
 from ehrready.errors import EhrreadyError
 
-_LIBRARIES = ("duckdb", "pyarrow", "pandas", "orjson", "typer", "rich", "jinja2", "PyYAML", "fhir.resources", "great-expectations", "zstandard")
+_LIBRARIES = (
+    "duckdb",
+    "pyarrow",
+    "pandas",
+    "orjson",
+    "typer",
+    "rich",
+    "jinja2",
+    "PyYAML",
+    "fhir.resources",
+    "great-expectations",
+    "zstandard",
+)
 
 
 def examine() -> Iterator[tuple[str, str, bool]]:

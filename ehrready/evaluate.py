@@ -40,9 +40,7 @@ class Finding:
 
 def evaluate(profile: Profile, training: Profile | None, rules: Sequence[Rule]) -> list[Finding]:
     """Return the findings of the rules, in rule and element order.  A check that crashes is status ``error``."""
-    findings = [
-        finding for rule in rules for element in rule.elements for finding in _findings(profile, training, rule, element)
-    ]
+    findings = [finding for rule in rules for element in rule.elements for finding in _findings(profile, training, rule, element)]
     _false_discovery(findings)
     return findings
 
@@ -110,9 +108,13 @@ def _judge(rule: Rule, outcome: Outcome, before: Outcome | None) -> tuple[str, s
     if outcome.n is None or outcome.of is None:
         return "not-assessed", "a count is hidden (1-10 patients)", rule.fail
     if outcome.of < rule.min_n:
-        return "not-assessed", f"fewer than {rule.min_n} records to judge by ({outcome.of})" if outcome.of > 10 else (
-            f"fewer than {rule.min_n} records to judge by"
-        ), rule.fail
+        return (
+            "not-assessed",
+            f"fewer than {rule.min_n} records to judge by ({outcome.of})"
+            if outcome.of > 10
+            else (f"fewer than {rule.min_n} records to judge by"),
+            rule.fail,
+        )
     rate = outcome.n / outcome.of
     outcome.interval = outcome.interval or stats.wilson(rate * outcome.effective_n, outcome.effective_n)
     reason = ""

@@ -45,18 +45,14 @@ def measure(con: duckdb.DuckDBPyConnection, ledger: Ledger, *, name: str = "data
     for table in TABLES:
         _scalars(con, table, frames["states"])
     _concepts(con, frames["states"])
-    frames["defects"] = _frame(
-        con, "SELECT element, kind, count(*), count(DISTINCT patient_id) FROM defect GROUP BY 1, 2", 2
-    )
+    frames["defects"] = _frame(con, "SELECT element, kind, count(*), count(DISTINCT patient_id) FROM defect GROUP BY 1, 2", 2)
     codings.measure(con, frames)
     return profile
 
 
 def _frame(con: duckdb.DuckDBPyConnection, sql: str, keys: int) -> Frame:
     """Run an aggregate whose first ``keys`` columns are text and the others integers."""
-    return {
-        tuple(str(key) for key in row[:keys]): tuple(int(v) for v in row[keys:]) for row in con.execute(sql).fetchall()
-    }
+    return {tuple(str(key) for key in row[:keys]): tuple(int(v) for v in row[keys:]) for row in con.execute(sql).fetchall()}
 
 
 def _ledger(ledger: Ledger) -> Frame:
@@ -103,7 +99,7 @@ def _columns(con: duckdb.DuckDBPyConnection, frames: dict[str, Frame]) -> None:
     frames["columns"] = _frame(
         con,
         'SELECT "table", \'column-\' || lpad(dense_rank() OVER (PARTITION BY "table" ORDER BY "column")::VARCHAR, 2, \'0\'), kind, '
-        "sum(rows), sum(missing), sum(null_token) FROM generic_column GROUP BY \"table\", \"column\", kind",
+        'sum(rows), sum(missing), sum(null_token) FROM generic_column GROUP BY "table", "column", kind',
         3,
     )
 
@@ -143,9 +139,7 @@ def _scalars(con: duckdb.DuckDBPyConnection, table: str, states: Frame) -> None:
         )
     if not cases:
         return
-    columns = ", ".join(
-        f"{_eligible(element, sql)} AS s{i}" for i, (element, sql) in enumerate(cases.items())
-    )
+    columns = ", ".join(f"{_eligible(element, sql)} AS s{i}" for i, (element, sql) in enumerate(cases.items()))
     con.execute(
         f'CREATE OR REPLACE TEMP TABLE cell AS SELECT patient_id, place, month, {columns}, count(*) n FROM "{table}_v" '
         "WHERE excluded IS NULL GROUP BY ALL"

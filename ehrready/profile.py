@@ -130,7 +130,7 @@ class Profile:
         problems = []
         frames: dict[str, Frame] = {name: {} for name in FRAMES}
         given = document.get("frames")
-        for name, body in (given.items() if isinstance(given, dict) else ()):
+        for name, body in given.items() if isinstance(given, dict) else ():
             if name not in FRAMES:
                 continue  # a later minor version may know more
             keys, values = FRAMES[name]

@@ -102,7 +102,9 @@ def _find(name: str) -> Path:
         return path
     packs = shipped()
     if name not in packs:
-        raise UsageError(f"no rule pack is called {name}{_hint(name, packs)}; shipped: {', '.join(packs)}; else give a path to a .yaml file")
+        raise UsageError(
+            f"no rule pack is called {name}{_hint(name, packs)}; shipped: {', '.join(packs)}; else give a path to a .yaml file"
+        )
     return packs[name]
 
 

@@ -150,7 +150,9 @@ def _verdict(profile: Profile, training: Profile | None, findings: Sequence[Find
     crashed = sorted({f.rule.id for f in findings if f.status == "error"})
     failing = [f for f in findings if f.status == "fail"]
     errors = _names([f for f in failing if f.rule.severity == "error"])
-    warnings = _names([f for f in failing if f.rule.severity == "warning"] + [f for f in findings if f.status == "warn" and f.rule.severity != "info"])
+    warnings = _names(
+        [f for f in failing if f.rule.severity == "warning"] + [f for f in findings if f.status == "warn" and f.rule.severity != "info"]
+    )
     if broken or crashed or not profile.total("profiled"):
         if broken:
             reasons.insert(0, f"{broken} data file{'s' if broken > 1 else ''} could not be read to the end: see the ledger.")

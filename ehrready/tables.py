@@ -111,9 +111,7 @@ DEFECT: pa.Schema = pa.schema(
 )
 
 #: Records by the source's own type (resource type, message type, table), mapped or not.
-TYPES: pa.Schema = pa.schema(
-    [pa.field("format", pa.string()), pa.field("type", pa.string()), pa.field("n", pa.int64())]
-)
+TYPES: pa.Schema = pa.schema([pa.field("format", pa.string()), pa.field("type", pa.string()), pa.field("n", pa.int64())])
 
 #: Columns of tabular files that no mapping covers: rows, empty cells and null tokens, per column.
 COLUMNS: pa.Schema = pa.schema(

@@ -13,9 +13,7 @@ from ehrready.profile import Profile
 
 
 @check("comparability", compares=True)
-def presence_shift(
-    profile: Profile, training: Profile, element: str, *, margin: float = 0.02, min_n: int = 30
-) -> list[Outcome]:
+def presence_shift(profile: Profile, training: Profile, element: str, *, margin: float = 0.02, min_n: int = 30) -> list[Outcome]:
     """Is the element missing, text-only or free text more often than in training?
 
     Defects: `missing` (missing or null token), `text-only`, `free-text`, and `vanished` when no record of the table
@@ -72,9 +70,7 @@ def _shift(defect: str, now: Outcome, then: Outcome, margin: float, min_n: int) 
 
 
 @check("comparability", compares=True)
-def unseen_codes(
-    profile: Profile, training: Profile, element: str, *, margin: float = 0.02, min_n: int = 30
-) -> list[Outcome]:
+def unseen_codes(profile: Profile, training: Profile, element: str, *, margin: float = 0.02, min_n: int = 30) -> list[Outcome]:
     """How much of the live data is in codes that training never saw?
 
     Only well-formed codes of public systems take part (repaired where a dot or the case was missing), so that one

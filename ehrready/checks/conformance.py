@@ -68,8 +68,9 @@ def no_free_text(profile: Profile, element: str, *, classes: list[str] | None = 
 def expected_system(profile: Profile, element: str, *, systems: list[str]) -> list[Outcome]:
     """Is the element coded in a system that the model can use?
 
-    A concept is right as soon as one of its codings is in an expected system, under whatever URI, OID or mnemonic.
-    The others have exactly one defect: `swapped` (labelled with one system, the content is another's), `flavour`
+    A concept with a coding that is labelled with one system and holds another's code is `swapped`.  Any other is right
+    as soon as one of its codings is in an expected system, under whatever URI, OID or mnemonic, and has else exactly
+    one of these defects: `flavour`
     (another national edition, ICD-10 for ICD-10-CM), `local`, `unknown-uri`, `missing-system`, `undecided` (`I10`
     whose content does not tell) or `unexpected` (a known system that was not asked for).
 
@@ -88,18 +89,28 @@ def expected_system(profile: Profile, element: str, *, systems: list[str]) -> li
     every = [values for _, values in rows]
     of, of2 = _total(every, 0), _total(every, 2)
     return [
-        Outcome(d, _total(cells[d], 0), of, _total(cells[d], 1), None, _total(cells[d], 2), of2, _total(cells[d], 3), partition=f"{element} systems")
+        Outcome(
+            d,
+            _total(cells[d], 0),
+            of,
+            _total(cells[d], 1),
+            None,
+            _total(cells[d], 2),
+            of2,
+            _total(cells[d], 3),
+            partition=f"{element} systems",
+        )
         for d in SYSTEM_DEFECTS
     ]
 
 
 def _system_defect(tokens: set[str], wanted: set[str], flavours: set[str | None]) -> str:
     """Return the one defect of a concept whose codings gave these tokens, ``""`` when an expected system is there."""
+    if any(token[0] == "!" for token in tokens):
+        return "swapped"  # also beside a right coding: whoever picks the mislabelled one is misled
     if tokens & wanted:
         return ""
-    known = {token for token in tokens if token[0] not in "?!"}
-    if any(token[0] == "!" for token in tokens):
-        return "swapped"
+    known = {token for token in tokens if token[0] != "?"}
     if any(terminology.flavour_group(key) in flavours for key in known):
         return "flavour"
     for defect in ("local", "unknown-uri", "missing-system", "undecided"):

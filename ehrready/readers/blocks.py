@@ -189,9 +189,7 @@ class Blocks:
             lines, positions = lines.filter(keep), positions.filter(keep)
         self._append(file, positions, lines, len(data), events)
 
-    def _append(
-        self, file: int, pos: pa.Array, text: pa.Array, size: int, events: list[Read | Rejected | Ended]
-    ) -> None:
+    def _append(self, file: int, pos: pa.Array, text: pa.Array, size: int, events: list[Read | Rejected | Ended]) -> None:
         if len(text):
             events.append(Read(file, len(text)))
             files = integers(np.full(len(text), file))

@@ -129,9 +129,7 @@ class FhirReader:
         numbers = {n for n, _ in good}
         yield Read(file, len(lines) - 1)
         yield from (Rejected(file, n, "invalid-json") for n, _ in lines if n not in numbers)
-        con.executemany(
-            "INSERT INTO block VALUES (?, ?, ?, NULL, true, false, '{')", [(file, n, line) for n, line in good if n > 1]
-        )
+        con.executemany("INSERT INTO block VALUES (?, ?, ?, NULL, true, false, '{')", [(file, n, line) for n, line in good if n > 1])
 
     def _array(self, con: duckdb.DuckDBPyConnection) -> Iterator[Event]:
         """Unpack documents that are arrays of resources."""
@@ -189,9 +187,7 @@ class FhirReader:
 
     def _typed(self, con: duckdb.DuckDBPyConnection) -> Iterator[Event]:
         """Reject objects without a resourceType and count the others by type."""
-        for file, record in con.execute(
-            "SELECT file, record FROM resource WHERE coalesce(type, '') = '' ORDER BY 2"
-        ).fetchall():
+        for file, record in con.execute("SELECT file, record FROM resource WHERE coalesce(type, '') = '' ORDER BY 2").fetchall():
             yield Rejected(file, record & ((1 << POSITION_BITS) - 1), "no-resource-type")
         con.execute("DELETE FROM resource WHERE coalesce(type, '') = ''")
         con.execute(

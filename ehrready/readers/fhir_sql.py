@@ -65,7 +65,7 @@ def prepare(con: duckdb.DuckDBPyConnection) -> None:
     con.execute(_MACROS)
     con.execute(
         "CREATE TEMP TABLE alias (url VARCHAR, id VARCHAR);"
-        "CREATE TEMP TABLE medication_ref (record BIGINT, patient_id VARCHAR, encounter_id VARCHAR, \"at\" VARCHAR, ref VARCHAR);"
+        'CREATE TEMP TABLE medication_ref (record BIGINT, patient_id VARCHAR, encounter_id VARCHAR, "at" VARCHAR, ref VARCHAR);'
         f"CREATE TEMP TABLE drug (id VARCHAR, url VARCHAR, c {_CODEABLE})"
     )
 
@@ -160,9 +160,7 @@ def _excluded(structure: dict[str, Any], entry: dict[str, Any]) -> str:
     if "excluded_by" in entry:
         structure.setdefault("verificationStatus", _CONCEPT)
         for code in ("entered-in-error", "refuted"):
-            cases.append(
-                f"WHEN len(list_filter(x.verificationStatus.coding, lambda k: k.code = '{code}')) > 0 THEN '{code}'"
-            )
+            cases.append(f"WHEN len(list_filter(x.verificationStatus.coding, lambda k: k.code = '{code}')) > 0 THEN '{code}'")
     return f"CASE {' '.join(cases)} END"
 
 
@@ -216,9 +214,7 @@ def _concept(structure: dict[str, Any], spec: dict[str, Any]) -> str:
         sql = _leaf(structure, spec["coding"], _CODING)
         return f"CASE WHEN {sql} IS NOT NULL THEN {{'text': NULL::VARCHAR, 'coding': [{sql}], 'extension': NULL}}::{_CODEABLE} END"
     if "us_core" in spec:
-        structure["extension"] = [
-            {"url": "VARCHAR", "extension": [{"url": "VARCHAR", "valueCoding": _CODING, "valueString": "VARCHAR"}]}
-        ]
+        structure["extension"] = [{"url": "VARCHAR", "extension": [{"url": "VARCHAR", "valueCoding": _CODING, "valueString": "VARCHAR"}]}]
         url = quote(_US_CORE + spec["us_core"])
         parts = f"flatten(list_transform(list_filter(x.extension, lambda e: e.url = {url}), lambda e: e.extension))"
         return (
@@ -254,7 +250,7 @@ _REF_MARK = "\x02"
 def _insert_concept(con: duckdb.DuckDBPyConnection, element: str, spec: dict[str, Any], column: str) -> None:
     """Write the concept and coding rows of one element of the block."""
     path = spec.get("path", "")
-    common = "record, patient_id, encounter_id, site, \"at\""
+    common = 'record, patient_id, encounter_id, site, "at"'
     if "[]" in path:
         rows = f"SELECT {common}, unnest({column}) c, generate_subscripts({column}, 1) ordinal FROM typed WHERE excluded IS NULL AND len({column}) > 0"
         if not spec.get("optional"):
@@ -265,17 +261,17 @@ def _insert_concept(con: duckdb.DuckDBPyConnection, element: str, spec: dict[str
             rows += f" AND {column} IS NOT NULL"
     if "reference" in spec:
         con.execute(
-            f"INSERT INTO medication_ref SELECT record, patient_id, encounter_id, \"at\", c.\"text\"[2:] FROM ({rows}) "
-            f"WHERE starts_with(c.\"text\", {quote(_REF_MARK)})"
+            f'INSERT INTO medication_ref SELECT record, patient_id, encounter_id, "at", c."text"[2:] FROM ({rows}) '
+            f'WHERE starts_with(c."text", {quote(_REF_MARK)})'
         )
-        rows = f"SELECT * FROM ({rows}) WHERE c IS NULL OR c.\"text\" IS NULL OR NOT starts_with(c.\"text\", {quote(_REF_MARK)})"
+        rows = f'SELECT * FROM ({rows}) WHERE c IS NULL OR c."text" IS NULL OR NOT starts_with(c."text", {quote(_REF_MARK)})'
     _write(con, element, rows)
 
 
 def _write(con: duckdb.DuckDBPyConnection, element: str, rows: str) -> None:
     """Insert rows of (record, patient_id, encounter_id, site, \"at\", c, ordinal) as concepts and codings."""
     con.execute(
-        f"INSERT INTO concept SELECT {quote(element)}, record, ordinal, patient_id, encounter_id, site, \"at\", coalesce(clean(c.\"text\"), "
+        f'INSERT INTO concept SELECT {quote(element)}, record, ordinal, patient_id, encounter_id, site, "at", coalesce(clean(c."text"), '
         "clean(list_extract(list_transform(list_filter(c.coding, lambda k: clean(k.display) IS NOT NULL AND NOT "
         "coalesce(null_coding(k), false)), lambda k: k.display), 1)), clean(list_extract(list_transform(list_filter(real_codings(c), "
         "lambda k: null_token(k.code)), lambda k: k.code), 1))), "
@@ -283,9 +279,9 @@ def _write(con: duckdb.DuckDBPyConnection, element: str, rows: str) -> None:
         f"concept_why(c) FROM ({rows})"
     )
     con.execute(
-        f"INSERT INTO coding SELECT {quote(element)}, record, patient_id, encounter_id, site, \"at\", i, clean(k.\"system\"), "
-        "clean(k.\"version\"), k.code, clean(k.display), ordinal FROM (SELECT * EXCLUDE (k_list), unnest(k_list) k, "
-        "generate_subscripts(k_list, 1) i FROM (SELECT record, patient_id, encounter_id, site, \"at\", ordinal, real_codings(c) k_list "
+        f'INSERT INTO coding SELECT {quote(element)}, record, patient_id, encounter_id, site, "at", i, clean(k."system"), '
+        'clean(k."version"), k.code, clean(k.display), ordinal FROM (SELECT * EXCLUDE (k_list), unnest(k_list) k, '
+        'generate_subscripts(k_list, 1) i FROM (SELECT record, patient_id, encounter_id, site, "at", ordinal, real_codings(c) k_list '
         f"FROM ({rows}) WHERE len(c.coding) > 0))"
     )
 
@@ -298,7 +294,9 @@ def _wrong_types(con: duckdb.DuckDBPyConnection, table: str, entry: dict[str, An
             continue
         column = f"c{list(entry['concepts']).index(element)}"
         listed = spec["path"].endswith("[]")
-        empty = f"coalesce(len({column}), 0) = 0" if listed else f"{column} IS NULL OR ({column}.coding IS NULL AND {column}.\"text\" IS NULL)"
+        empty = (
+            f"coalesce(len({column}), 0) = 0" if listed else f'{column} IS NULL OR ({column}.coding IS NULL AND {column}."text" IS NULL)'
+        )
         right = "'ARRAY'" if listed else "'OBJECT'"
         nested = "" if listed else f" OR coalesce(json_type(text, '$.{path}.coding'), 'ARRAY') <> 'ARRAY'"
         con.execute(
@@ -329,7 +327,7 @@ def finish(con: duckdb.DuckDBPyConnection) -> None:
         _write(
             con,
             "medication.code",
-            "SELECT record, patient_id, encounter_id, NULL::VARCHAR site, \"at\", c, 1 ordinal FROM medication_ref LEFT JOIN drug_of USING (ref)",
+            'SELECT record, patient_id, encounter_id, NULL::VARCHAR site, "at", c, 1 ordinal FROM medication_ref LEFT JOIN drug_of USING (ref)',
         )
     if con.execute("SELECT 1 FROM alias LIMIT 1").fetchone():
         con.execute("CREATE TEMP TABLE alias_of AS SELECT url, min(id) id FROM alias GROUP BY url HAVING count(DISTINCT id) = 1")

@@ -183,9 +183,7 @@ def _reason(error: BaseException) -> str:
     return "compression"
 
 
-def _block(
-    con: duckdb.DuckDBPyConnection, waiting: Sequence[hl7v2_split.Piece | _End], known: dict[int, _File]
-) -> Iterator[Event]:
+def _block(con: duckdb.DuckDBPyConnection, waiting: Sequence[hl7v2_split.Piece | _End], known: dict[int, _File]) -> Iterator[Event]:
     """Read the waiting pieces into the tables; yield their events in the order of the files."""
     pieces = [item for item in waiting if isinstance(item, hl7v2_split.Piece)]
     block = hl7v2_split.split(pieces)

@@ -23,9 +23,7 @@ Integers = np.typing.NDArray[np.int64]
 
 #: Every line end and MLLP byte (0x0b, 0x1c) becomes CR; other control bytes become a space: the canonical tables
 #: use 0x01 as a mark, this module the others.  Tab stays; ESC is kept for ISO 2022 (``_special``).
-ONE_FORM = bytes(
-    0x0D if byte in b"\n\r\x0b\x1c" else 0x20 if byte < 0x20 and byte not in b"\t\x1b" else byte for byte in range(256)
-)
+ONE_FORM = bytes(0x0D if byte in b"\n\r\x0b\x1c" else 0x20 if byte < 0x20 and byte not in b"\t\x1b" else byte for byte in range(256))
 _PIECE, _REPAIRED = b"\x1e", b"\x1d"  # lines of our own, impossible in data of that form
 _STANDARD = re.compile(rb"MSH\|\^~\\&#?(\||$)")
 #: Where a message begins, in one form.

@@ -143,7 +143,7 @@ def extract(con: duckdb.DuckDBPyConnection, mapping: dict[str, Any], tables: Map
     con.execute(_context(mapping["context"]))
     con.execute(
         "INSERT INTO types SELECT 'hl7v2', CASE WHEN regexp_full_match(kind, '[A-Z0-9]{3}[_^][A-Z0-9]{3}') THEN kind "
-        "ELSE 'other' END t, count(*) FROM (SELECT code || coalesce('^' || event, '') AS kind FROM _hl7_msh) GROUP BY t"
+        "ELSE 'other' END t, count(*) FROM (SELECT code || coalesce('^' || event, '') AS kind FROM _hl7_context) GROUP BY t"
     )
     con.execute(
         "INSERT INTO defect SELECT 'message.charset', s.record, c.patient_id, 'charset' FROM _hl7_repaired r "
@@ -196,14 +196,14 @@ def _context(context: dict[str, Any]) -> str:
     person, authority, before = (place[name][0] for name in ("patient", "authority", "patient_before_2_3"))
     code = f"hl7_text({place['code'][0].sql()})"
     return (
-        "CREATE OR REPLACE TEMP TABLE _hl7_msh AS SELECT message, "
+        "CREATE OR REPLACE TEMP TABLE _hl7_context AS SELECT message, "
         f"coalesce({', '.join(f'hl7_id({p.sql()})' for p in place['site'])}) AS site, "
         f"coalesce(hl7_text({place['time'][0].sql()}), '') AS ts, {code} AS code, "
         f"hl7_text({place['event'][0].sql()}) AS event, regexp_matches({place['version'][0].sql()}, '^2(\\.[012])?$') AS early "
         f"FROM {fields('MSH', header)};"
         "CREATE OR REPLACE TEMP TABLE _hl7_ctx AS SELECT g.gid, g.message, m.site, m.ts, split_part(m.code, '_', 1) AS code, "
         "coalesce(p.id || coalesce('^^^' || p.authority, ''), CASE WHEN m.early THEN p.former END) AS patient_id, "
-        "v.visit AS encounter_id FROM _hl7_group g JOIN _hl7_msh m USING (message) LEFT JOIN ("
+        "v.visit AS encounter_id FROM _hl7_group g JOIN _hl7_context m USING (message) LEFT JOIN ("
         f"SELECT gid, hl7_id({person.sql()}) AS id, hl7_id({authority.sql()}) AS authority, hl7_id({before.sql()}) AS former "
         f"FROM {fields('PID', [person, authority, before])}) p ON p.gid = g.pgid LEFT JOIN ("
         f"SELECT gid, arg_min(visit, record) AS visit FROM (SELECT gid, record, hl7_id({place['visit'][0].sql()}) AS visit "

@@ -118,9 +118,7 @@ class _Counts:
         self._types: dict[str, int] = {}
         self._columns: dict[tuple[str, str, str], list[int]] = {}
 
-    def add(
-        self, table: str, relation: Relation, names: Sequence[str], rows: Sequence[Sequence[int]]
-    ) -> None:
+    def add(self, table: str, relation: Relation, names: Sequence[str], rows: Sequence[Sequence[int]]) -> None:
         """Add the rows of ``column_statistics`` over the columns ``names``."""
         self._types[table] = self._types.get(table, 0) + sum(row[1] for row in rows)
         for place, name in enumerate(names):

@@ -90,7 +90,4 @@ def column_statistics(relation: Relation, names: Iterable[str]) -> str:
             missing = f"{value} IS NULL"
         counts.append(f", count(*) FILTER (WHERE {missing}), count(*) FILTER (WHERE {null})")
     # the greatest record makes DuckDB scan: count(*) alone would come from the footer that is to be checked
-    return (
-        f"SELECT {relation.number} AS number, count(*), max({relation.record}){''.join(counts)} "
-        f"FROM {relation.sql} GROUP BY ALL"
-    )
+    return f"SELECT {relation.number} AS number, count(*), max({relation.record}){''.join(counts)} FROM {relation.sql} GROUP BY ALL"

@@ -96,9 +96,7 @@ def _is_multibyte(line: bytes) -> bool:
     return True
 
 
-def stage(
-    con: duckdb.DuckDBPyConnection, path: Path, number: int, table: str, folder: Path, *, fast: bool = True
-) -> Staged:
+def stage(con: duckdb.DuckDBPyConnection, path: Path, number: int, table: str, folder: Path, *, fast: bool = True) -> Staged:
     """Load a CSV file into the temp table ``table``; ``folder`` takes a decoded copy where one is needed.
 
     Raises DamagedError when nothing of the file can be read.  ``fast`` False parses row by row (for tests).
@@ -197,9 +195,7 @@ def _columns(width: int) -> list[str]:
     return [f"c{n}" for n in range(width)]
 
 
-def _fast(
-    con: duckdb.DuckDBPyConnection, text: _Text, table: str, delimiter: str, width: int, skip: int
-) -> int | None:
+def _fast(con: duckdb.DuckDBPyConnection, text: _Text, table: str, delimiter: str, width: int, skip: int) -> int | None:
     """Load all rows with DuckDB in file order and return how many, or None where it refuses one.
 
     A row count that differs from the count of lines (a quoted line end, or a parallel scan that was misled by

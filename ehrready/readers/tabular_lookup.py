@@ -95,9 +95,7 @@ class Lookups:
             f"FROM {_NEW} n LEFT JOIN {_SOURCE} c ON c.id = n.id GROUP BY n.id) found"
         )
 
-    def _load(
-        self, target: str, columns: Sequence[str], files: Sequence[SourceFile], *, id_first: bool = False
-    ) -> None:
+    def _load(self, target: str, columns: Sequence[str], files: Sequence[SourceFile], *, id_first: bool = False) -> None:
         """Copy columns of a lookup table's files as text (the first one as concept id)."""
         for file in files:
             try:
@@ -120,9 +118,7 @@ class Lookups:
             return parquet_relation(self._con, [file])
         return stage(self._con, file.path, file.number, STAGE, self._folder).relation
 
-    def _join(
-        self, rule: Rule, table: str, pairs: Sequence[tuple[str, str]], files: Sequence[SourceFile]
-    ) -> None:
+    def _join(self, rule: Rule, table: str, pairs: Sequence[tuple[str, str]], files: Sequence[SourceFile]) -> None:
         """Make the temp table of a joined lookup: one row a key, so that no record is ever doubled."""
         wanted = sorted({ref.column for ref in rule_refs(rule) if ref.table == table})
         name = f"ehrready_join_{len(self._joined)}"
@@ -133,6 +129,4 @@ class Lookups:
         self._load(name, [*(theirs for theirs, _ in pairs), *wanted], files)
         listed = ", ".join(keys)
         least = "".join(f", min({identifier(column)}) AS {identifier(column)}" for column in wanted)
-        self._con.execute(
-            f"CREATE OR REPLACE TEMP TABLE {name} AS SELECT {listed}{least} FROM {name} GROUP BY {listed}"
-        )
+        self._con.execute(f"CREATE OR REPLACE TEMP TABLE {name} AS SELECT {listed}{least} FROM {name} GROUP BY {listed}")

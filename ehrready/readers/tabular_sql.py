@@ -243,8 +243,7 @@ class Compiler:
             if concept.element == "observation.value_code":
                 coded = " OR ".join(self._presence(concept)) or "false"
         values["value_kind"] = (
-            f"CASE WHEN {number} IS NOT NULL THEN 'number' WHEN {coded} THEN 'coded' "
-            f"WHEN {text} IS NOT NULL THEN 'text' END"
+            f"CASE WHEN {number} IS NOT NULL THEN 'number' WHEN {coded} THEN 'coded' WHEN {text} IS NOT NULL THEN 'text' END"
         )
 
     def _presence(self, concept: Concept) -> list[str]:
@@ -282,8 +281,8 @@ class Compiler:
                 tokens.append(f"CASE WHEN null_token({values['code']}) THEN {values['code']} END")
             displays.append(coding)
             values["position"] = " + ".join(["1", *(f"CAST({earlier} AS INTEGER)" for earlier in before)])
-            row = {"element": quote(concept.element), **self._common(), **values}
-            statements.append(self._insert("coding", {n: row[n] for n in CODING.names}, [test, *unexcluded]))
+            row = {"element": quote(concept.element), **self._common(), **values, "concept": "1"}
+            statements.append(self._insert("coding", {n: row[n] for n in CODING.names if n in row}, [test, *unexcluded]))
         self._lookups.clear()
         shown = [sql for coding in displays if (sql := (self._coding(coding) or {})["display"]) != "NULL"]
         texts = [sql for sql in (self.text(concept.text), *shown, *tokens) if sql is not None]
@@ -296,7 +295,7 @@ class Compiler:
             "absent_reason": "NULL",
         }
         only = [] if concept.always else [f"({' OR '.join(present) or 'false'})"]
-        statements.append(self._insert("concept", {n: row[n] for n in CONCEPT.names}, [*only, *unexcluded]))
+        statements.append(self._insert("concept", {n: row[n] for n in CONCEPT.names if n in row}, [*only, *unexcluded]))
         return statements
 
     def _coding(self, coding: Coding) -> dict[str, str] | None:

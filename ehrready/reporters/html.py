@@ -69,10 +69,7 @@ def render(scorecard: Scorecard) -> str:
     d = scorecard.document
     environment = _environment()
     style, script = (environment.get_template(name).render() for name in ("report.css", "report.js"))
-    policy = (
-        f"default-src 'none'; style-src '{_sha256(style)}'; script-src '{_sha256(script)}'; "
-        "base-uri 'none'; form-action 'none'"
-    )
+    policy = f"default-src 'none'; style-src '{_sha256(style)}'; script-src '{_sha256(script)}'; base-uri 'none'; form-action 'none'"
     return environment.get_template("report.html").render(d=d, policy=policy, **_view(d))
 
 

@@ -67,9 +67,7 @@ _RXE = re.compile(r"OMOP\d{3,}", re.ASCII)
 _HCPCS = re.compile(r"[A-V]\d{4}", re.ASCII)
 
 # A number with a dot is an ICD-9 code only where diagnoses or procedures belong; elsewhere it is a number.
-_CLINICAL_GROUPS = frozenset(
-    {"icd10", "icd9", "icd10pcs", "icd11", "snomed", "meddra", "icpc", "read", "opcs4"}
-)
+_CLINICAL_GROUPS = frozenset({"icd10", "icd9", "icd10pcs", "icd11", "snomed", "meddra", "icpc", "read", "opcs4"})
 _DRUG_KEYS = frozenset({"rxnorm", "rxnorm_ext", "atc", "unii", "vandf", "ndfrt", "medrt"})
 
 
@@ -271,13 +269,9 @@ def _decide_icd10(codes: list[str]) -> str:
 
 
 def _decide_icd9(codes: list[str], candidates: tuple[str, ...]) -> str:
-    diagnoses = sum(
-        re.fullmatch(r"[\dV]\d\d\.\d{1,2}|E\d{3}(?:\.\d)?|V\d{2,4}", code) is not None for code in codes
-    )
+    diagnoses = sum(re.fullmatch(r"[\dV]\d\d\.\d{1,2}|E\d{3}(?:\.\d)?|V\d{2,4}", code) is not None for code in codes)
     procedures = sum(_ICD9_PX.fullmatch(code) is not None for code in codes)
-    american = sum(
-        re.fullmatch(r"(?:\d{3}|V\d\d)\.\d\d", code) is not None for code in codes
-    )  # WHO's has one digit
+    american = sum(re.fullmatch(r"(?:\d{3}|V\d\d)\.\d\d", code) is not None for code in codes)  # WHO's has one digit
     if diagnoses + procedures < 3:
         return ""
     if procedures >= 0.9 * (diagnoses + procedures):

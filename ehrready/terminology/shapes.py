@@ -96,9 +96,7 @@ _CM_TABLE = str.maketrans("0123456789ABCDEFGHIJKLMNOPQRSTUVWYZ", "9" * 10 + "A" 
 
 #: Codes (dotted or not) that ICD-10-CM can have and WHO's ICD-10 cannot: letters after the first, six or
 #: more characters.
-ICD10_ONLY_CM = re.compile(
-    r"[A-Z]\d[0-9AB]\.?(?:[0-9A-Z]{3,4}|(?=\d?[A-Z])[0-9A-Z]{1,2})|[A-Z]\d[AB](?:\.?[0-9A-Z]{1,4})?", re.ASCII
-)
+ICD10_ONLY_CM = re.compile(r"[A-Z]\d[0-9AB]\.?(?:[0-9A-Z]{3,4}|(?=\d?[A-Z])[0-9A-Z]{1,2})|[A-Z]\d[AB](?:\.?[0-9A-Z]{1,4})?", re.ASCII)
 
 # Looser than the shapes: the code tables grow every year, and a declared, dotted code deserves the doubt.
 _icd10cm = _regex(r"[A-Z](?:\d[0-9A-Z]|[A-Z]\d)\.[0-9A-Z]{1,4}|[A-Z](?:\d[0-9AB]|[A-C]\d)")
@@ -210,10 +208,7 @@ GRAMMARS: dict[str, Grammar] = {
     "icd10cm": Grammar(_icd10cm, _repairs(_icd10cm, _icd10cm_edit)),
     "icd10pcs": Grammar(_icd10pcs, _repairs(_icd10pcs)),
     "icd10": Grammar(_icd10, _repairs(_icd10, _dot_after(3))),
-    **{
-        key: Grammar(_icd10_national, _repairs(_icd10_national, _dot_after(3)))
-        for key in ("icd10gm", "icd10ca", "icd10am")
-    },
+    **{key: Grammar(_icd10_national, _repairs(_icd10_national, _dot_after(3))) for key in ("icd10gm", "icd10ca", "icd10am")},
     **{key: Grammar(_icd10_loose, _repairs(_icd10_loose)) for key in ("icd10nl", "icd10cn", "cim10", "kcd7")},
     "icd9cm": Grammar(_icd9cm, _repairs(_icd9cm, _icd9_dot), hint=_hint_icd9),
     "icd9pcs": Grammar(_icd9_px, _repairs(_icd9_px, _icd9px_dot)),

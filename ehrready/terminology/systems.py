@@ -130,9 +130,7 @@ def _rows(name: str) -> Iterator[dict[str, str]]:
 
 def _hl7(tail: str, oids: tuple[str, ...] = ()) -> System:
     key = "hl7:" + tail
-    return System(
-        key, f"HL7 {tail}", _THO + tail, (), oids[0] if oids else "", oids[1:], (), (), (), True, key
-    )
+    return System(key, f"HL7 {tail}", _THO + tail, (), oids[0] if oids else "", oids[1:], (), (), (), True, key)
 
 
 def _load() -> dict[str, System]:
@@ -209,9 +207,7 @@ def _by_uri(text: str) -> str:
     if _OID.fullmatch(oid):
         found = _INDEX.oid.get(oid, "")
         table = oid.removeprefix(_V2_OID)
-        return found or (
-            f"hl7:v2-{int(table):04d}" if table != oid and len(table) <= 4 and table.isdigit() else ""
-        )
+        return found or (f"hl7:v2-{int(table):04d}" if table != oid and len(table) <= 4 and table.isdigit() else "")
     # `|1.0` is FHIR's way to pin a version in a canonical; editions of SNOMED CT are URIs of their own.
     folded = _fold_uri(text.partition("|")[0].strip())
     if folded in _INDEX.folded_uri:

@@ -35,9 +35,7 @@ def _date(text: str, first_year: int) -> date | None:
             month = found["m"]
             year = int(found["y"]) + (2000 if len(found["y"]) == 2 else 0)
             try:
-                day = date(
-                    year, int(month) if month.isdigit() else _MONTHS.get(month.lower(), 0), int(found["d"])
-                )
+                day = date(year, int(month) if month.isdigit() else _MONTHS.get(month.lower(), 0), int(found["d"]))
             except ValueError:
                 continue
             if first_year <= year < 2100:
@@ -80,9 +78,7 @@ def _snomed(text: str) -> str | None:
         found = _date(part, 2002)
         if found is not None:
             stamp = f"{found:%Y%m%d}"
-            module = (
-                _INTERNATIONAL if "internat" in part.lower() else _US if "us edition" in part.lower() else ""
-            )
+            module = _INTERNATIONAL if "internat" in part.lower() else _US if "us edition" in part.lower() else ""
             return f"http://snomed.info/sct/{module}/version/{stamp}" if module else stamp
     return None
 

@@ -129,9 +129,7 @@ class Item(NamedTuple):
 
 MEDICATIONS: tuple[Item, ...] = (
     Item("rxnorm", "314076", "lisinopril 10 MG Oral Tablet", 19080128, 6),
-    Item(
-        "rxnorm", "860975", "24 HR metformin hydrochloride 500 MG Extended Release Oral Tablet", 40163924, 6
-    ),
+    Item("rxnorm", "860975", "24 HR metformin hydrochloride 500 MG Extended Release Oral Tablet", 40163924, 6),
     Item("rxnorm", "312961", "simvastatin 20 MG Oral Tablet", 1539411, 4),
     Item("rxnorm", "259255", "atorvastatin 80 MG Oral Tablet", 1545959, 4),
     Item("rxnorm", "197361", "amlodipine 5 MG Oral Tablet", 1332419, 4),

@@ -175,9 +175,7 @@ def _local(pop: Population, rng: random.Random, picker: Picker, share: float) ->
     for event in picked:
         concept = event.concept
         code = local_code(event.analyte)
-        event.concept = Concept(
-            concept.text, [Coding("local", code, concept.text)], ("local", code), None, code
-        )
+        event.concept = Concept(concept.text, [Coding("local", code, concept.text)], ("local", code), None, code)
     return [event.id for event in picked]
 
 

@@ -163,9 +163,7 @@ def _observation(event: Observation, release: str) -> dict[str, Any]:
     if flag:
         out["interpretation"] = [_fixed("v3-ObservationInterpretation", flag)]
         unit = {"unit": a.unit, "system": "http://unitsofmeasure.org", "code": a.unit}
-        bounds = {
-            name: {"value": v, **unit} for name, v in (("low", a.low), ("high", a.high)) if v is not None
-        }
+        bounds = {name: {"value": v, **unit} for name, v in (("low", a.low), ("high", a.high)) if v is not None}
         out["referenceRange"] = [bounds]
     return out
 
@@ -238,10 +236,7 @@ def _document(event: Event, release: str) -> dict[str, Any]:
 def resources(pop: Population) -> dict[str, list[dict[str, Any]]]:
     """Return the resources of a population by type, in a fixed order."""
     r = pop.release
-    organizations = [
-        {"resourceType": "Organization", "id": site[0], "active": True, "name": site[1]}
-        for site in codes.SITES
-    ]
+    organizations = [{"resourceType": "Organization", "id": site[0], "active": True, "name": site[1]} for site in codes.SITES]
     return {
         "AllergyIntolerance": [_allergy(e, r) for e in pop.allergies],
         "Condition": [_condition(e, r) for e in pop.conditions],

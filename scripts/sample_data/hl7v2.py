@@ -75,9 +75,7 @@ class _Writer:
     def __init__(self) -> None:
         self.messages: dict[str, dict[str, list[tuple[str, str]]]] = defaultdict(lambda: defaultdict(list))
 
-    def add(
-        self, file: str, event: str, key: str, at: datetime, encounter: Encounter, body: list[str]
-    ) -> None:
+    def add(self, file: str, event: str, key: str, at: datetime, encounter: Encounter, body: list[str]) -> None:
         """Add a message; ``key`` becomes its control id and the tie-breaker of its place."""
         site = encounter.patient.site
         header = _segment(
@@ -149,9 +147,7 @@ def _obx(index: int, event: Observation, release: str) -> str:
     elif event.answer:
         system = event.answer.system
         name = codes.SYSTEMS[system][1]
-        value = _parts(
-            [event.answer.code, _esc(event.answer.name), name, "", "", "", codes.RELEASES[system][1]]
-        )
+        value = _parts([event.answer.code, _esc(event.answer.name), name, "", "", "", codes.RELEASES[system][1]])
     elif event.text_value is not None:
         value = _esc(event.text_value)
     flag = fhir.interpretation(event)
@@ -222,9 +218,7 @@ def _vxu_body(events: Sequence[Event], release: str) -> list[str]:
         at = _when(event.at) if event.at else ""
         body.append(_segment("ORC", {1: "RE", 3: str(event.number), 9: at}))
         code = cwe(event.concept, release)
-        body.append(
-            _segment("RXA", {1: "0", 2: "1", 3: at, 4: at, 5: code, 6: "0.5", 7: "mL^^UCUM", 20: "CP"})
-        )
+        body.append(_segment("RXA", {1: "0", 2: "1", 3: at, 4: at, 5: code, 6: "0.5", 7: "mL^^UCUM", 20: "CP"}))
         body.append(_segment("RXR", {1: "IM^Intramuscular^HL70162"}))
     return body
 

@@ -30,8 +30,7 @@ COLUMNS: dict[str, str] = {
         "ethnicity_source_concept_id:i"
     ),
     "observation_period": (
-        "observation_period_id:i person_id:i observation_period_start_date:d "
-        "observation_period_end_date:d period_type_concept_id:i"
+        "observation_period_id:i person_id:i observation_period_start_date:d observation_period_end_date:d period_type_concept_id:i"
     ),
     "visit_occurrence": (
         "visit_occurrence_id:i person_id:i visit_concept_id:i visit_start_date:d "
@@ -355,11 +354,7 @@ def files(pop: Population) -> dict[str, pa.Table]:
         "cdm_source": [source],
     }
     used = {
-        value
-        for table in rows.values()
-        for row in table
-        for key, value in row.items()
-        if key.endswith("_concept_id") and value is not None
+        value for table in rows.values() for row in table for key, value in row.items() if key.endswith("_concept_id") and value is not None
     }
     tables = {name: _table(name, table) for name, table in rows.items()}
     tables["concept"] = vocabulary.concept_table(used)

@@ -45,9 +45,7 @@ def _public() -> list[tuple[str, str, str, str, str, str | None, int | None]]:
     rows: list[tuple[str, str, str, str, str, str | None, int | None]] = []
     for dx in codes.CONDITIONS:
         rows.append(("icd10cm", dx.icd10cm, dx.name, "Condition", "ICD10 code", None, None))
-        rows.append(
-            ("snomed", dx.snomed, dx.snomed_name, "Condition", "Clinical Finding", "S", dx.concept_id)
-        )
+        rows.append(("snomed", dx.snomed, dx.snomed_name, "Condition", "Clinical Finding", "S", dx.concept_id))
     for code, name in codes.NEW_CODES:
         rows.append(("icd10cm", code, name, "Condition", "ICD10 code", None, None))
     # Defect: ICD-9-CM codes that the site's own mapping table filed under ICD10CM.
@@ -77,14 +75,8 @@ def _fixed() -> list[Row]:
     rows += [Row(race[3], race[1], "Race", "Race", "Race", "S", race[2]) for race in codes.RACES]
     rows += [Row(e[3], e[1], "Ethnicity", "Ethnicity", "Ethnicity", "S", e[2]) for e in codes.ETHNICITIES]
     rows += [Row(c[2], c[3], "Visit", "Visit", "Visit", "S", c[1]) for c in codes.CLASSES.values()]
-    rows += [
-        Row(i, n[0], "Type Concept", "Type Concept", "Type Concept", "S", n[1]) for i, n in TYPES.items()
-    ]
-    rows += [
-        Row(concept_id, name, "Unit", "UCUM", "Unit", "S", unit)
-        for unit, (name, concept_id) in codes.UNITS.items()
-        if concept_id
-    ]
+    rows += [Row(i, n[0], "Type Concept", "Type Concept", "Type Concept", "S", n[1]) for i, n in TYPES.items()]
+    rows += [Row(concept_id, name, "Unit", "UCUM", "Unit", "S", unit) for unit, (name, concept_id) in codes.UNITS.items() if concept_id]
     return rows
 
 

@@ -116,9 +116,7 @@ def _stay(rng: random.Random, kind: str, day: date) -> tuple[datetime, datetime]
     return start, start + timedelta(hours=hours, minutes=rng.randint(0, 59), seconds=rng.randint(1, 59))
 
 
-def _encounters(
-    rng: random.Random, patients: list[Patient], mark: str, base: int, first: date, days: int
-) -> list[Encounter]:
+def _encounters(rng: random.Random, patients: list[Patient], mark: str, base: int, first: date, days: int) -> list[Encounter]:
     sizes = deck(rng, [(2, 25), (3, 50), (4, 25)], len(patients))
     kinds = deck(rng, [(kind, row[5]) for kind, row in codes.CLASSES.items()], sum(sizes))
     # Starts are spread evenly over the window and wrap around its end, so that no month is thin.
@@ -141,11 +139,7 @@ class _Values:
     """Deals numeric values per analyte, and keeps related ones consistent."""
 
     def __init__(self, rng: random.Random, wanted: Counter[str]) -> None:
-        self.decks = {
-            a.code: _normal_deck(rng, wanted[a.code], a.mean, a.sd)
-            for a in codes.ANALYTES
-            if a.unit and wanted[a.code]
-        }
+        self.decks = {a.code: _normal_deck(rng, wanted[a.code], a.mean, a.sd) for a in codes.ANALYTES if a.unit and wanted[a.code]}
 
     def group(self, analytes: Sequence[codes.Analyte], patient: Patient) -> dict[str, float]:
         """Return the rounded values of the analytes that were measured together."""
@@ -164,9 +158,7 @@ class _Values:
         return {a.code: round(raw[a.code], a.decimals or None) for a in analytes if a.unit}
 
 
-def _observations(
-    rng: random.Random, encounters: list[Encounter], mark: str, base: int
-) -> tuple[list[Observation], list[Report]]:
+def _observations(rng: random.Random, encounters: list[Encounter], mark: str, base: int) -> tuple[list[Observation], list[Report]]:
     analytes = {a.code: a for a in codes.ANALYTES}
     total = len(encounters)
     vitals = deck(rng, [(row[1], row[2]) for row in codes.VITALS], total)
@@ -217,9 +209,7 @@ def _observations(
             results = add(encounter, panel[1], 0.4)
             n = len(reports) + 1
             concept = concept_of(panel[0])
-            reports.append(
-                Report(f"{mark}r{n:04d}", base + n, encounter, concept, results[0].at, None, "final", results)
-            )
+            reports.append(Report(f"{mark}r{n:04d}", base + n, encounter, concept, results[0].at, None, "final", results))
     return observations, reports
 
 
@@ -272,20 +262,12 @@ def make_population(name: str, seed: int, release: str, first: date, last: date)
 
     dxs: list[tuple[codes.Item | codes.Dx, int]] = [(dx, dx.weight) for dx in codes.CONDITIONS]
     conditions = _events(rng, by_patient, "c", base, sizes((3, 25), (4, 50), (5, 25)), dxs, 0.2)
-    for condition, resolved in zip(
-        conditions, deck(rng, [(True, 20), (False, 80)], len(conditions)), strict=True
-    ):
+    for condition, resolved in zip(conditions, deck(rng, [(True, 20), (False, 80)], len(conditions)), strict=True):
         condition.status = "resolved" if resolved else "active"
         if resolved:
-            condition.end = condition.encounter.end + timedelta(
-                days=rng.randint(2, 12), minutes=rng.randint(1, 99)
-            )
-    medications = _events(
-        rng, by_patient, "m", base, sizes((2, 25), (3, 50), (4, 25)), items(codes.MEDICATIONS), 0.6
-    )
-    for event, status in zip(
-        medications, deck(rng, [("active", 70), ("completed", 30)], len(medications)), strict=True
-    ):
+            condition.end = condition.encounter.end + timedelta(days=rng.randint(2, 12), minutes=rng.randint(1, 99))
+    medications = _events(rng, by_patient, "m", base, sizes((2, 25), (3, 50), (4, 25)), items(codes.MEDICATIONS), 0.6)
+    for event, status in zip(medications, deck(rng, [("active", 70), ("completed", 30)], len(medications)), strict=True):
         event.status = status
     population = Population(
         name=name,
@@ -296,24 +278,16 @@ def make_population(name: str, seed: int, release: str, first: date, last: date)
         observations=observations,
         reports=reports,
         medications=medications,
-        procedures=_events(
-            rng, by_patient, "p", base, sizes((0, 25), (1, 50), (2, 25)), items(codes.PROCEDURES), 0.5
-        ),
-        immunizations=_events(
-            rng, by_patient, "i", base, sizes((0, 25), (1, 50), (2, 25)), items(codes.IMMUNIZATIONS), 0.7
-        ),
-        allergies=_events(
-            rng, by_patient, "a", base, sizes((0, 60), (1, 30), (2, 10)), items(codes.ALLERGIES), 0.1
-        ),
+        procedures=_events(rng, by_patient, "p", base, sizes((0, 25), (1, 50), (2, 25)), items(codes.PROCEDURES), 0.5),
+        immunizations=_events(rng, by_patient, "i", base, sizes((0, 25), (1, 50), (2, 25)), items(codes.IMMUNIZATIONS), 0.7),
+        allergies=_events(rng, by_patient, "a", base, sizes((0, 60), (1, 30), (2, 10)), items(codes.ALLERGIES), 0.1),
         documents=_events(rng, by_patient, "d", base, sizes((0, 50), (1, 50)), items(codes.DOCUMENTS), 0.85),
     )
     _deaths(rng, population, by_patient, last)
     return population
 
 
-def _deaths(
-    rng: random.Random, population: Population, by_patient: list[list[Encounter]], last: date
-) -> None:
+def _deaths(rng: random.Random, population: Population, by_patient: list[list[Encounter]], last: date) -> None:
     """Let a few die, at least 40 days after their last visit, so that nothing is later than the death."""
     candidates = [
         patient
@@ -322,6 +296,4 @@ def _deaths(
     ]
     for patient in rng.sample(candidates, 12):
         seen = max(e.end for e in by_patient[population.patients.index(patient)])
-        patient.death = seen + timedelta(
-            days=rng.randint(40, 55), hours=rng.randint(1, 9), seconds=rng.randint(1, 59)
-        )
+        patient.death = seen + timedelta(days=rng.randint(40, 55), hours=rng.randint(1, 9), seconds=rng.randint(1, 59))

@@ -109,9 +109,7 @@ def snomed_ok(code: str) -> bool:
 def text_only(which: str, table: str, source: str | None) -> int:
     prefix = table.partition("_")[0]
     return sum(
-        row[f"{prefix}_concept_id"] == 0
-        and not (source and row[source])
-        and bool(row[f"{prefix}_source_value"])
+        row[f"{prefix}_concept_id"] == 0 and not (source and row[source]) and bool(row[f"{prefix}_source_value"])
         for row in omop(which, table)
     )
 
@@ -198,10 +196,7 @@ DETECTORS: dict[str, Count] = {
     "observation-loinc-check-digit": {
         "fhir": lambda w: sum(c["system"] == LOINC and not loinc_ok(c["code"]) for c in loinc_codings(w)),
         "hl7v2": lambda w: sum(c[2] == "LN" and not loinc_ok(c[0]) for c in obx_codes(w)),
-        "omop": lambda w: sum(
-            row["vocabulary_id"] == "LOINC" and not loinc_ok(row["concept_code"])
-            for row in omop(w, "concept")
-        ),
+        "omop": lambda w: sum(row["vocabulary_id"] == "LOINC" and not loinc_ok(row["concept_code"]) for row in omop(w, "concept")),
     },
     "condition-icd9-as-icd10": {
         "fhir": lambda w: sum(SHAPE_ICD9.fullmatch(code) is not None for code in icd_codings(w)),
@@ -219,19 +214,13 @@ DETECTORS: dict[str, Count] = {
     },
     "medication-system-missing": {
         "fhir": lambda w: sum(
-            "system" not in c
-            for row in fhir(w, "MedicationRequest")
-            for c in row["medicationCodeableConcept"]["coding"]
+            "system" not in c for row in fhir(w, "MedicationRequest") for c in row["medicationCodeableConcept"]["coding"]
         ),
-        "hl7v2": lambda w: sum(
-            len(row[2].split("^")) < 3 or not row[2].split("^")[2] for row in segments(w, "RXE")
-        ),
+        "hl7v2": lambda w: sum(len(row[2].split("^")) < 3 or not row[2].split("^")[2] for row in segments(w, "RXE")),
         "omop": lambda w: sum(row["drug_source_concept_id"] == 0 for row in omop(w, "drug_exposure")),
     },
     "observation-unit-null-token": {
-        "fhir": lambda w: sum(
-            row.get("valueQuantity", {}).get("unit") == "N/A" for row in fhir(w, "Observation")
-        ),
+        "fhir": lambda w: sum(row.get("valueQuantity", {}).get("unit") == "N/A" for row in fhir(w, "Observation")),
         "hl7v2": lambda w: sum(row[6] == "N/A" for row in segments(w, "OBX")),
         "omop": lambda w: sum(row["unit_source_value"] == "N/A" for row in omop(w, "measurement")),
     },
@@ -240,9 +229,7 @@ DETECTORS: dict[str, Count] = {
         "hl7v2": lambda w: sum(not row[5] for row in segments(w, "OBX")),
         "omop": lambda w: (
             sum(row["value_as_number"] is None for row in omop(w, "measurement"))
-            + sum(
-                not (row["value_as_string"] or row["value_as_concept_id"]) for row in omop(w, "observation")
-            )
+            + sum(not (row["value_as_string"] or row["value_as_concept_id"]) for row in omop(w, "observation"))
         ),
     },
     "condition-new-release": {
@@ -254,8 +241,7 @@ DETECTORS: dict[str, Count] = {
         "fhir": lambda w: sum("performedDateTime" not in row for row in fhir(w, "Procedure")),
         "hl7v2": lambda w: sum(not row[5] for row in segments(w, "PR1")),
         "omop": lambda w: sum(
-            row["procedure_date"] is None and row["procedure_datetime"] is None
-            for row in omop(w, "procedure_occurrence")
+            row["procedure_date"] is None and row["procedure_datetime"] is None for row in omop(w, "procedure_occurrence")
         ),
     },
     "encounter-class-words": {
@@ -348,25 +334,19 @@ def test_the_three_formats_hold_the_same_codes_values_and_times(which: str) -> N
     typed = Counter(icd_codings(which))
     assert typed == Counter(dg1_codes(which))
     onsets = Counter(row["onsetDateTime"][:19] for row in fhir(which, "Condition"))
-    starts = Counter(
-        row["condition_start_datetime"].isoformat() for row in omop(which, "condition_occurrence")
-    )
+    starts = Counter(row["condition_start_datetime"].isoformat() for row in omop(which, "condition_occurrence"))
     assert onsets == starts == Counter(_iso(row[5]) for row in segments(which, "DG1"))
     rows = omop(which, "measurement") + omop(which, "observation")
     codes = Counter(c["code"] for c in loinc_codings(which))
     assert codes == Counter(c[0] for c in obx_codes(which))
-    assert codes == Counter(
-        row.get("measurement_source_value") or row["observation_source_value"] for row in rows
-    )
+    assert codes == Counter(row.get("measurement_source_value") or row["observation_source_value"] for row in rows)
     quantities = (row["valueQuantity"] for row in fhir(which, "Observation") if "valueQuantity" in row)
     values = Counter((float(q["value"]), q["unit"]) for q in quantities)
     numeric = (row for row in segments(which, "OBX") if row[2] == "NM" and row[5])
     assert values == Counter((float(row[5]), row[6].split("^")[0]) for row in numeric)
     measured = (row for row in omop(which, "measurement") if row["value_as_number"] is not None)
     assert values == Counter((row["value_as_number"], row["unit_source_value"]) for row in measured)
-    drugs = Counter(
-        r["medicationCodeableConcept"]["coding"][0]["code"] for r in fhir(which, "MedicationRequest")
-    )
+    drugs = Counter(r["medicationCodeableConcept"]["coding"][0]["code"] for r in fhir(which, "MedicationRequest"))
     assert drugs == Counter(row[2].split("^")[0] for row in segments(which, "RXE"))
 
 
@@ -441,10 +421,7 @@ def test_hl7_repeats_agree_and_batches_add_up(which: str) -> None:
 
 @pytest.mark.parametrize("which", SETS)
 def test_times_are_plausible(which: str) -> None:
-    lives = {
-        row["id"]: (row.get("birthDate", ""), row.get("deceasedDateTime", "9"))
-        for row in fhir(which, "Patient")
-    }
+    lives = {row["id"]: (row.get("birthDate", ""), row.get("deceasedDateTime", "9")) for row in fhir(which, "Patient")}
     window = {"training": ("2023-01-01", "2025-01-01"), "live": ("2025-10-01", "2026-07-01")}[which]
     for kind in ("Encounter", "Condition", "Observation", "MedicationRequest", "Procedure", "Immunization"):
         for row in fhir(which, kind):
@@ -452,9 +429,7 @@ def test_times_are_plausible(which: str) -> None:
             times = re.findall(r"\d{4}-\d\d-\d\dT[\d:]+", orjson.dumps(row).decode())
             assert times or kind == "Procedure"
             assert all(birth < time < death and not time.endswith("T00:00:00") for time in times)
-            at = (
-                row.get("effectiveDateTime") or row.get("onsetDateTime") or row.get("period", {}).get("start")
-            )
+            at = row.get("effectiveDateTime") or row.get("onsetDateTime") or row.get("period", {}).get("start")
             assert at is None or window[0] <= at < window[1]
             period = row.get("period") or {
                 "start": row.get("onsetDateTime"),
