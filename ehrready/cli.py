@@ -275,9 +275,9 @@ def _options(given: dict[str, Any]) -> Options:
     if known.get("format", "auto") not in {"auto", "fhir", "hl7v2", "omop", "table"}:
         raise UsageError("--format must be one of auto, fhir, hl7v2, omop, table")
     if "stamp" not in known and os.environ.get("SOURCE_DATE_EPOCH", "").isdigit():
-        import datetime
+        import datetime as dt
 
-        moment = datetime.datetime.fromtimestamp(int(os.environ["SOURCE_DATE_EPOCH"]), datetime.UTC)
+        moment = dt.datetime.fromtimestamp(int(os.environ["SOURCE_DATE_EPOCH"]), dt.UTC)
         known["stamp"] = moment.isoformat(timespec="seconds")
     return Options(**known, rules=tuple(chosen.get("rules") or ()))
 
@@ -361,7 +361,7 @@ def main() -> None:
         sys.exit(Exit.TERMINATED)
     except typer.Exit as exit_:
         sys.exit(exit_.exit_code)
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001 - the last resort: one line, no traceback, no value
         _usage(error)
         place = _place(error)
         _say(f"ehrready: internal error ({type(error).__name__} at {place}); no value of the data is shown: please report this line")

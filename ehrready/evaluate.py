@@ -59,7 +59,7 @@ def _findings(profile: Profile, training: Profile | None, rule: Rule, element: s
             arguments.append(element)
         try:
             outcomes = check.run(*arguments, **rule.options)
-        except Exception as error:  # a crashed check is a result of its own; its text may quote data
+        except Exception as error:  # noqa: BLE001 - a result of its own; its text may quote data
             outcomes = [Outcome("", status="error", reason=f"the check crashed ({type(error).__name__}): please report it")]
     before = _before(training, rule, element)
     found = []
@@ -97,7 +97,7 @@ def _before(training: Profile | None, rule: Rule, element: str) -> dict[str, Out
         return {}
     try:
         return {outcome.defect: outcome for outcome in check.run(training, element, **rule.options)}
-    except Exception:  # the live side reports the crash; without a training rate nothing is lost
+    except Exception:  # noqa: BLE001 - the live side reports the crash; without a training rate nothing is lost
         return {}
 
 

@@ -32,12 +32,12 @@ def write(target: str, data: bytes, *, mode: int = 0o644) -> None:
             stream.write(data)
             stream.flush()
             os.fsync(stream.fileno())
-        os.chmod(temporary, mode)
-        os.replace(temporary, path)
+        Path(temporary).chmod(mode)
+        Path(temporary).replace(path)
     except OSError as error:
         if temporary:
             with contextlib.suppress(OSError):
-                os.unlink(temporary)
+                Path(temporary).unlink()
         if error.errno in {28, 27, 122}:  # ENOSPC, EFBIG, EDQUOT
             raise SourceError("an output could not be written: the disk is full or the file too large; nothing was changed") from None
         raise UsageError("an output could not be written: check the folder and its permissions") from None

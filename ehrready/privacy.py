@@ -103,8 +103,7 @@ def _pool_sites(states: Frame) -> Frame:
     """Pool the sites, whose names are the hospital's own, under ``other-sites``."""
     pooled: Frame = {}
     for key, values in states.items():
-        if key[1] == "site":
-            key = (key[0], "site", "other-sites", key[3])
-        before: Iterable[int | None] = pooled.get(key, (0,) * len(values))
-        pooled[key] = tuple(None if a is None or b is None else a + b for a, b in zip(before, values, strict=True))
+        place = (key[0], "site", "other-sites", key[3]) if key[1] == "site" else key
+        before: Iterable[int | None] = pooled.get(place, (0,) * len(values))
+        pooled[place] = tuple(None if a is None or b is None else a + b for a, b in zip(before, values, strict=True))
     return pooled

@@ -173,6 +173,6 @@ def load_document(data: bytes, kind: str, version: str, place: str) -> dict[str,
     if not isinstance(document, dict) or document.get("kind") != kind:
         raise UsageError(f"{place} is not an {kind} document: give one that ehrready wrote")
     given = str(document.get("schema_version"))
-    if given.split(".")[0] != version.split(".")[0]:
-        raise UsageError(f"{place} has an unknown major schema version: this version of ehrready reads {version.split('.')[0]}.x")
+    if given.partition(".")[0] != version.partition(".")[0]:
+        raise UsageError(f"{place} has an unknown major schema version: this version of ehrready reads {version.partition('.')[0]}.x")
     return document

@@ -158,7 +158,7 @@ class _Parser:
         return found
 
     def value(self, node: yaml.Node) -> Any:
-        return yaml.SafeLoader("").construct_document(node) if node is not None else None
+        return yaml.SafeLoader("").construct_document(node)
 
     def pack(self, node: yaml.Node | None, digest: str) -> Pack:
         if node is None:

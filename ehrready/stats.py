@@ -1,4 +1,6 @@
-"""The few statistics a finding needs.  Closed forms with the normal quantile of the standard library: importing
+"""The few statistics a finding needs.
+
+Closed forms with the normal quantile of the standard library: importing
 SciPy costs a second, and these are one line each.
 """
 

@@ -9,7 +9,6 @@ checkout of the UTG repository, only when one is named:
 
     python scripts/make_code_systems.py [--utg CHECKOUT]
 """
-# ruff: noqa: E501, ISC004 - the tables of facts read better with few, long lines; a test checks the columns
 
 from __future__ import annotations
 
@@ -17,6 +16,7 @@ import argparse
 import csv
 import re
 import xml.etree.ElementTree as ET
+from collections import Counter
 from pathlib import Path
 
 DATA = Path(__file__).resolve().parent.parent / "ehrready" / "terminology" / "data"
@@ -138,7 +138,7 @@ CLINICAL: tuple[_Row, ...] = (
         "snomed",
         "SNOMED CT",
         "http://snomed.info/sct",
-        "http://ihtsdo.org/snomed-ct",
+        "http://ihtsdo.org/snomed-ct|http://snomed.info/xsct",
         HL7 + "6.96",
         "",
         "SCT",
@@ -876,7 +876,9 @@ def tho_rows(checkout: Path) -> list[tuple[str, str]]:
         oids = {v.get("value", "").removeprefix("urn:oid:") for v in root.findall("f:identifier/f:value", namespace)}
         tail = url.get("value", "").removeprefix(THO)
         found.setdefault(tail, set()).update(o for o in oids if re.fullmatch(r"[012](\.\d+)+", o))
-    return [(tail, "|".join(sorted(oids))) for tail, oids in sorted(found.items())]
+    # A few OIDs stand on several systems there (placeholders such as 4.642.1.0): they name none.
+    uses = Counter(oid for oids in found.values() for oid in oids)
+    return [(tail, "|".join(sorted(o for o in oids if uses[o] == 1))) for tail, oids in sorted(found.items())]
 
 
 def main() -> None:

@@ -79,7 +79,7 @@ def expected_system(profile: Profile, element: str, *, systems: list[str]) -> li
     Options: `systems`: keys of the expected code systems (`ehrready terminology list`).
     """
     wanted = set(systems)
-    flavours = {terminology.flavour_group(key) for key in wanted} - {None, ""}
+    flavours = {group for key in wanted if (group := terminology.flavour_group(key))}
     cells: dict[str, list[Values]] = defaultdict(list)
     rows = list(profile.rows("systems", element))
     if not rows:
@@ -104,7 +104,7 @@ def expected_system(profile: Profile, element: str, *, systems: list[str]) -> li
     ]
 
 
-def _system_defect(tokens: set[str], wanted: set[str], flavours: set[str | None]) -> str:
+def _system_defect(tokens: set[str], wanted: set[str], flavours: set[str]) -> str:
     """Return the one defect of a concept whose codings gave these tokens, ``""`` when an expected system is there."""
     if any(token[0] == "!" for token in tokens):
         return "swapped"  # also beside a right coding: whoever picks the mislabelled one is misled

@@ -19,8 +19,9 @@ import orjson
 import pyarrow as pa
 import yaml
 
+from ehrready.engines.duckdb import quote
 from ehrready.readers import fhir_sql
-from ehrready.readers.base import Ended, Event, Read, Rejected, SourceFile
+from ehrready.readers.base import Event, Read, Rejected, SourceFile
 from ehrready.readers.blocks import HEAD_BYTES, STREAM_ERRORS, Blocks, integers, open_stream
 from ehrready.tables import ENTRY_BIT, POSITION_BITS
 
@@ -91,7 +92,7 @@ class FhirReader:
         con.register("_arrow", table)
         con.execute(
             "CREATE OR REPLACE TEMP TABLE block AS SELECT file, pos, text, NULL::VARCHAR AS url, json_valid(text) AS ok, "
-            f"regexp_matches(text, {fhir_sql.quote(_LENIENT)}) AS lenient, left(ltrim(text), 1) AS first FROM _arrow"
+            f"regexp_matches(text, {quote(_LENIENT)}) AS lenient, left(ltrim(text), 1) AS first FROM _arrow"
         )
         con.unregister("_arrow")
         opening = "'{', '['" if kind == "document" else "'{'"

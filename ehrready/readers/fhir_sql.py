@@ -12,7 +12,7 @@ from typing import Any
 
 import duckdb
 
-from ehrready.engines.duckdb import quote as quote
+from ehrready.engines.duckdb import quote
 from ehrready.tables import TABLES
 
 _CONCEPT = {
@@ -20,7 +20,7 @@ _CONCEPT = {
     "coding": [{"system": "VARCHAR", "version": "VARCHAR", "code": "VARCHAR", "display": "VARCHAR"}],
     "extension": [{"url": "VARCHAR", "valueCode": "VARCHAR"}],
 }
-_CODING = _CONCEPT["coding"][0]  # type: ignore[index]
+_CODING = _CONCEPT["coding"][0]
 _REASON = [{"url": "VARCHAR", "valueCode": "VARCHAR"}]
 _QUANTITY = {"value": "JSON", "unit": "VARCHAR", "system": "VARCHAR", "code": "VARCHAR", "comparator": "VARCHAR"}
 _US_CORE = "http://hl7.org/fhir/us/core/StructureDefinition/us-core-"
@@ -269,7 +269,7 @@ def _insert_concept(con: duckdb.DuckDBPyConnection, element: str, spec: dict[str
 
 
 def _write(con: duckdb.DuckDBPyConnection, element: str, rows: str) -> None:
-    """Insert rows of (record, patient_id, encounter_id, site, \"at\", c, ordinal) as concepts and codings."""
+    """Insert rows of (record, patient_id, encounter_id, site, at, c, ordinal) as concepts and codings."""
     con.execute(
         f'INSERT INTO concept SELECT {quote(element)}, record, ordinal, patient_id, encounter_id, site, "at", coalesce(clean(c."text"), '
         "clean(list_extract(list_transform(list_filter(c.coding, lambda k: clean(k.display) IS NOT NULL AND NOT "

@@ -211,7 +211,7 @@ def _block(con: duckdb.DuckDBPyConnection, waiting: Sequence[hl7v2_split.Piece |
         file.messages += counts[number]
     if pieces:
         files = np.array([piece.file for piece in pieces], np.int64)
-        hl7v2_sql.extract(con, mapping(), _tables(block, files, np.array(bases, np.int64)))
+        hl7v2_sql.extract(con, mapping(), _tables(block, files, np.array(bases, np.int64)), block.escapes)
     yield from events
 
 

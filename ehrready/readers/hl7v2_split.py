@@ -32,6 +32,9 @@ _BLANK, _MARK, _MESSAGE, _BATCH, _SEGMENT, _OTHER, _CHARSET = range(7)
 _SEPARATORS = "|^~\\&"
 _ESCAPES = dict(zip(_SEPARATORS, "FSRET", strict=True))
 _SEQUENCE = r"[FSTREP]|[HN]|\.[^{0}]*|[XZCM][0-9A-Za-z]*"
+_LETTERS = {"F": "|", "S": "^", "T": "&", "R": "~", "E": "\\", "P": "#"}
+#: What stands for an escaped character until a segment is split: a control character, and what it means.
+ESCAPED = {chr(0x11 + i): character for i, character in enumerate(_LETTERS.values())}
 _BOM = b"\xef\xbb\xbf"
 #: MSH-18 (HL7 table 0211) to Python's codecs; 8859/n and Windows pages by pattern.
 _CODECS = {
@@ -60,7 +63,8 @@ class Block:
     All arrays of segments have the same length; ``message`` counts messages from 0 in the block, ``place`` the
     segments of a message from 1, ``kind`` indexes ``kinds`` (``PID``).  A message has its ``piece`` and its place
     in it (from 0).  ``junk`` are pieces with text outside of any message, ``batches`` the batch segments by piece,
-    ``bad`` and ``repaired`` messages without usable separators and with bytes that no declared set explains.
+    ``bad`` and ``repaired`` messages without usable separators and with bytes that no declared set explains; ``escapes`` are the marks
+    (``ESCAPED``) in its segments.
     """
 
     segments: pa.Array
@@ -74,6 +78,7 @@ class Block:
     batches: list[tuple[int, str]] = field(default_factory=list)
     bad: list[int] = field(default_factory=list)
     repaired: Integers = field(default_factory=lambda: np.zeros(0, np.int64))
+    escapes: str = ""
 
 
 def border(data: bytes) -> int:
@@ -131,6 +136,7 @@ def split(pieces: Sequence[Piece]) -> Block:
         block.segments = pa.concat_arrays([block.segments, texts])
         block.message = np.concatenate([block.message, np.array([m for m, _ in rewritten], np.int64)])
         block.kind = np.concatenate([block.kind, np.array([number[t[:3]] for _, t in rewritten], np.int64)])
+    block.segments, block.escapes = _marked(block.segments)
     count = np.arange(len(block.message))
     first = np.maximum.accumulate(np.where(np.diff(block.message, prepend=-1) != 0, count, 0))
     block.place = count - first + 1
@@ -191,6 +197,22 @@ def _special(
         escaped = pc.match_substring(lines, "\x1b").to_pylist()
         special[message[inside & np.array(escaped, np.bool_)]] = True
     return special
+
+
+def _marked(segments: pa.Array) -> tuple[pa.Array, str]:
+    """Put one control character (``ESCAPED``) for every escape of a character; return which ones there are."""
+    has = pc.match_substring(segments, "\\")
+    found = segments.filter(has)
+    sequence = _SEQUENCE.format("\\\\")
+    texts = pc.replace_substring_regex(found, rf"\\({sequence})\\", "\x02\\1\x03")
+    escapes = ""
+    for mark, letter in zip(ESCAPED, _LETTERS, strict=True):
+        changed = pc.replace_substring(texts, f"\x02{letter}\x03", mark)
+        if not changed.equals(texts):
+            escapes, texts = escapes + mark, changed
+    for mark in ("\x02", "\x03"):
+        texts = pc.replace_substring(texts, mark, "\\")
+    return (pc.replace_with_mask(segments, has, texts) if escapes else segments), escapes
 
 
 def _rewritten(lines: list[str], messages: list[int], bad: list[int]) -> Iterator[tuple[int, str]]:

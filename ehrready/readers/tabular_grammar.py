@@ -90,7 +90,8 @@ class _Checker:
             text = data.decode("utf-8-sig")
             for event in yaml.parse(text, Loader=yaml.SafeLoader):
                 if isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None):
-                    self.problem(event.start_mark.line + 1, "aliases and anchors are not allowed")
+                    line = event.start_mark.line + 1 if event.start_mark else 1
+                    self.problem(line, "aliases and anchors are not allowed")
                     return None
             root = yaml.compose(text, Loader=yaml.SafeLoader)
         except OSError:
@@ -156,9 +157,9 @@ class _Checker:
             self.problem(top["mapping"][1], "'mapping' must be lower-case letters, digits and hyphens")
         expects: dict[str, tuple[str, ...]] = {}
         if "expects" in top:
-            for key, value in self.pairs(top["expects"][1], None, "expects").values():
-                if (table := self.name(key, "a table")) is not None:
-                    expects[table] = tuple(c.lower() for c in self.texts(value, "a column"))
+            for named, listed in self.pairs(top["expects"][1], None, "expects").values():
+                if (table := self.name(named, "a table")) is not None:
+                    expects[table] = tuple(c.lower() for c in self.texts(listed, "a column"))
         reference: set[str] = set()
         if "reference" in top:
             node = top["reference"][1]

@@ -61,6 +61,7 @@ FIRST, FEW_RELEASES, FEW_FILES, MOST_FILES = 5, 5, 50, 500
 _RANK = {"error": 5, "fail": 4, "warn": 3, "pass": 2, "not-assessed": 1}
 _SCALES = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
 _MONTHS = "January February March April May June July August September October November December".split()
+_EDITIONS = {"900000000000207008": "International edition", "731000124108": "US edition"}
 _LEFT, _WIDTH = 16, 300  # the bar's track, in units of the SVG's view box
 
 
@@ -84,7 +85,7 @@ def _environment() -> jinja2.Environment:
     # `tojson` writes <, >, & and ' as \u escapes, and ASCII only, so that nothing can end the script element
     environment.policies["json.dumps_kwargs"] = {"sort_keys": True, "separators": (",", ":"), "ensure_ascii": True}
     environment.filters |= {
-        "num": number, "pct": percent, "points": points, "month": month, "size": size, "plain": plain, "plural": plural
+        "num": number, "pct": percent, "points": points, "month": month, "size": size, "plain": plain, "plural": plural, "words": words, "release": release, "tied": tied
     }  # fmt: skip
     environment.globals |= {
         "VERDICTS": VERDICTS, "STATUSES": STATUSES, "SEVERITIES": SEVERITIES, "FORMATS": FORMATS, "release_words": release_words
@@ -111,8 +112,8 @@ def percent(rate: float | None) -> str:
         return "hidden"
     if 0 < rate < 0.0005:
         return "<0.1\u00a0%"
-    if 0.9995 <= rate < 1:
-        return ">99.9\u00a0%"
+    if 0.9995 <= rate:
+        return "100\u00a0%" if rate >= 1 else ">99.9\u00a0%"
     return f"{100 * rate:.1f}\u00a0%"
 
 
@@ -125,6 +126,14 @@ def month(value: str | None) -> str:
     """Write ``2025-03`` as March 2025; anything else stays as it is."""
     found = re.fullmatch(r"(\d{4})-(0[1-9]|1[0-2])", value or "")
     return f"{_MONTHS[int(found[2]) - 1]} {found[1]}" if found else str(value or "unknown")
+
+
+def release(value: str | None) -> str:
+    """Write a release for people: the edition URI of SNOMED CT becomes its edition and date, the rest stays."""
+    found = re.fullmatch(r"http://snomed\.info/sct/(\d{6,18})/version/(\d{4})(\d\d)(\d\d)", value or "")
+    if not found:
+        return value or "not stated"
+    return f"{_EDITIONS.get(found[1], f'edition {found[1]}')} {found[2]}-{found[3]}-{found[4]}"
 
 
 def size(value: int) -> str:
@@ -140,6 +149,16 @@ def plain(value: Any) -> str:
     if isinstance(value, list):
         return ", ".join(map(plain, value)) or "none"
     return value if isinstance(value, str) else json.dumps(value, sort_keys=True, ensure_ascii=False)
+
+
+def words(name: str) -> str:
+    """Write an owner's name as words: ``clinical-informatics`` is Clinical informatics."""
+    return name[:1].upper() + name[1:].replace("-", " ")
+
+
+def tied(text: str) -> str:
+    """Keep a number and its percent sign on one line."""
+    return text.replace(" %", "\u00a0%")
 
 
 def plural(count: int, noun: str) -> str:
@@ -164,9 +183,9 @@ class Bar:
     text: str
 
     @staticmethod
-    def anchor(x: int) -> str:
-        """Return the text anchor that keeps a label inside the picture."""
-        return "start" if x < _LEFT + 50 else "end" if x > _LEFT + _WIDTH - 50 else "middle"
+    def anchor(x: int) -> jinja2.utils.markupsafe.Markup:
+        """Return the class that keeps a label at ``x`` inside the picture, as an attribute."""
+        return ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,6 +210,7 @@ def _view(d: Row) -> dict[str, Any]:
         for dimension in dimensions
         if (members := [c for c in cards if (c.f["status"], c.f["dimension"]) == (status, dimension)])
     ]
+    systems = _systems(d["releases"])
     rank = {name: place for place, name in enumerate(dimensions)}
     return {
         "cards": cards,
@@ -202,9 +222,11 @@ def _view(d: Row) -> dict[str, Any]:
         "unassessed": [(status, _by_reason(findings, status)) for status in ("not-assessed", "not-applicable")],
         "waived": [card for card in cards if card.f["waiver"]],
         "totals": {key: sum(row[key] for row in d["dimensions"]) for key in ("fail", "warn", "pass", "not_assessed")},
+        "required": len({(f["rule"], f["element"]) for f in findings if (f["status"], f["severity"]) == ("fail", "error")}),
         "grid": _grid(findings, dimensions),
         "dimension_names": dimensions,
-        "systems": _systems(d["releases"]),
+        "systems": [row for row in systems if row["seen"] or row["trained"]],
+        "silent": sorted(row["system"] for row in systems if not (row["seen"] or row["trained"])),
         "few_releases": FEW_RELEASES,
         "ledger": _ledger(d["ledger"]),
     }
@@ -279,7 +301,7 @@ def _systems(releases: Iterable[Row]) -> list[dict[str, Any]]:
     for row in rows.values():
         row["seen"], row["trained"] = sorted(set(row["seen"])), sorted(set(row["trained"]))
         row["kind"], row["words"] = release_words(row["status"])
-    return sorted(rows.values(), key=lambda row: (_alarm(row["status"]), not row["seen"], row["system"]))
+    return sorted(rows.values(), key=lambda row: (row["status"] == "not-declared", _alarm(row["status"]), row["system"]))
 
 
 def release_words(status: str) -> tuple[str, str]:

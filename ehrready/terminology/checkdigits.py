@@ -21,8 +21,22 @@ def _permutations() -> tuple[tuple[int, ...], ...]:
 
 
 _P = _permutations()
-# One lookup a digit: the permuted digit by place and character, for up to 18 digits from the right.
-_STEPS = tuple({str(digit): _P[place % 8][digit] for digit in range(10)} for place in range(19))
+
+
+def _chunk_tables() -> tuple[dict[str, int], ...]:
+    # The group is associative, so three digits are one lookup: the product of their permuted digits, by the
+    # place of the last of them and the text of one to three digits.  18 digits are six lookups.
+    tables = []
+    for place in range(0, 18, 3):
+        first, second, third = (_P[(place + i) % 8] for i in range(3))
+        table = {str(a): first[a] for a in range(10)}
+        table |= {f"{b}{a}": _D[first[a]][second[b]] for b in range(10) for a in range(10)}
+        table |= {f"{c}{two}": _D[table[two]][third[c]] for two in [k for k in table if len(k) == 2] for c in range(10)}
+        tables.append(table)
+    return tuple(tables)
+
+
+_CHUNKS = _chunk_tables()
 _INVERSE = tuple(row.index(0) for row in _D)
 _MOD10 = ({str(d): (2 * d - 9 if d > 4 else 2 * d) for d in range(10)}, {str(d): d for d in range(10)})
 
@@ -30,16 +44,16 @@ _MOD10 = ({str(d): (2 * d - 9 if d > 4 else 2 * d) for d in range(10)}, {str(d):
 def verhoeff_valid(digits: str) -> bool:
     """Whether a string of at most 18 ASCII digits, check digit included, passes Verhoeff's check."""
     check = 0
-    for step, digit in zip(_STEPS, reversed(digits), strict=False):
-        check = _D[check][step[digit]]
+    for table, end in zip(_CHUNKS, range(len(digits), 0, -3), strict=False):
+        check = _D[check][table[digits[end - 3 if end > 3 else 0 : end]]]
     return check == 0
 
 
 def verhoeff_digit(digits: str) -> str:
     """Return the check digit to append to a string of at most 17 ASCII digits."""
     check = 0
-    for step, digit in zip(_STEPS[1:], reversed(digits), strict=False):
-        check = _D[check][step[digit]]
+    for place, digit in enumerate(reversed(digits), 1):
+        check = _D[check][_P[place % 8][int(digit)]]
     return str(_INVERSE[check])
 
 

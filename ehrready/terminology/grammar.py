@@ -39,7 +39,11 @@ _NULL_FLAVORS = frozenset({"asku", "nask", "nav", "ni"})
 _NULLS_ARE_CODES = frozenset({"hl7:v3-NullFlavor", "hl7:data-absent-reason", "hl7:v2-0532"})
 
 _TOKEN = re.compile(r"[^\s\x00-\x1f\x7f]{1,64}")
+_LONGEST = 256  # characters looked at to tell words from a botched code
+_SPACE = re.compile(r"\s")
+_DIGIT_IN_FIRST_WORD = re.compile(r"\S*\d")
 _LETTER = r"[^\W\d_]"
+_SEPARATOR = re.compile(rf"[\s:;|^]|-{_LETTER}")
 _WORDS = re.compile(rf"{_LETTER}{{2,}}\W*\s|\s\W*{_LETTER}{{2,}}")
 _WORD = re.compile(rf"(?:{_LETTER}|['\u2019.,/&()_-])+")
 _WORD_NUMBER = re.compile(rf"{_LETTER}{{4,}}[-/]\d{{1,3}}")
@@ -56,6 +60,8 @@ _LOINC = re.compile(r"[1-9]\d{2,6}-\d", re.ASCII)
 _ICD10_DOTTED = re.compile(r"[A-Z](?:\d[0-9AB]|[A-Z]\d)\.[0-9A-Z]{1,4}", re.ASCII)
 _ICD10_WHO = re.compile(r"[A-Z]\d\d(?:\.\d{1,2})?[+*!\u2020\u2021]?", re.ASCII)
 _ICD9_DOTTED = re.compile(r"\d{3}\.\d{1,2}|V\d\d\.\d{1,2}|E\d{3}\.\d", re.ASCII)
+_ICD9_DX = re.compile(r"[\dV]\d\d\.\d{1,2}|E\d{3}(?:\.\d)?|V\d{2,4}|\d{5}", re.ASCII)
+_ICD9_FIVE = re.compile(r"(?:\d{3}|V\d\d)\.\d\d|\d{5}", re.ASCII)  # WHO's ICD-9 has four digits at most
 _ICD9_PX = re.compile(r"\d\d\.\d{1,2}", re.ASCII)
 _NDC = re.compile(r"\d{4}-\d{4}-\d\d|\d{5}-(?:\d{3}-\d\d|\d{4}-\d{1,2})", re.ASCII)
 _PCS = re.compile(r"(?=.*[A-Z])(?=.*\d)[0-9BCDFGHX][0-9A-HJ-NP-Z]{5}Z", re.ASCII)
@@ -109,7 +115,7 @@ def is_null_token(text: str | None) -> bool:
     return text is None or text.strip().lower() in NULL_TOKENS
 
 
-def _strong(text: str) -> tuple[str, ...]:  # noqa: PLR0911 - one return per shape
+def _strong(text: str) -> tuple[str, ...]:
     """Keys that a trimmed upper-case text shows by its shape, the likeliest first."""
     if not 3 <= len(text) <= 18:
         return ()
@@ -148,6 +154,8 @@ def looks_like(code: str | None) -> frozenset[str]:
 
 def _rival(key: str, text: str) -> str | None:
     """The one other system that an ill-formed code of system ``key`` belongs to, None if unclear."""
+    if key == "snomed" and is_ascii_digits(text):
+        return None  # the only strong shape of bare digits is its own
     group = flavour_group(key)
     for found in _strong(text):
         if found != key and (found != "icd9cm" or text[0] in "EV" or group in _CLINICAL_GROUPS):
@@ -172,6 +180,8 @@ def _words(text: str) -> Classified:
 
 def _described(key: str, text: str) -> str | None:
     """The code of "code followed by its description", None if the text is no such thing."""
+    if _SEPARATOR.search(text) is None or _DIGIT_IN_FIRST_WORD.match(text) is None:
+        return None
     grammar = GRAMMARS[key]
     for pattern in (_DESCRIBED, _DASHED):
         found = pattern.fullmatch(text)
@@ -199,10 +209,11 @@ def _classify_token(key: str, code: str) -> Classified:
         return _hinted(strong[0] if strong else None)
     if _TOKEN.fullmatch(text):
         return Classified("repairable", None, text)
-    return _words(text) if any(map(str.isspace, text)) else _BAD
+    text = text[:_LONGEST]
+    return _words(text) if _SPACE.search(text) else _BAD
 
 
-def classify(key: str, code: str | None) -> Classified:  # noqa: PLR0911 - one return per class, in order  # noqa: PLR0911 - one return per class, in order
+def classify(key: str, code: str | None) -> Classified:
     """Put one (system, code) pair in its class.
 
     Args:
@@ -228,12 +239,14 @@ def classify(key: str, code: str | None) -> Classified:  # noqa: PLR0911 - one r
     lower = text.lower()
     if lower in NULL_TOKENS or lower in _NULL_FLAVORS:
         return _NULL
-    repaired = grammar.repair(text)
-    if repaired is not None:
-        return Classified("repairable", None, repaired)
-    rival = _rival(key, text.upper())
-    if rival is not None:
-        return _other(rival)
+    text = text[:_LONGEST]
+    if _SPACE.search(text) is None:
+        repaired = text if text != code and grammar.accepts(text) else grammar.repair(text)
+        if repaired is not None:
+            return Classified("repairable", None, repaired)
+        rival = _rival(key, text.upper())
+        if rival is not None:
+            return _other(rival)
     repaired = _described(key, text)
     if repaired is not None:
         return Classified("repairable", None, repaired)
@@ -269,9 +282,9 @@ def _decide_icd10(codes: list[str]) -> str:
 
 
 def _decide_icd9(codes: list[str], candidates: tuple[str, ...]) -> str:
-    diagnoses = sum(re.fullmatch(r"[\dV]\d\d\.\d{1,2}|E\d{3}(?:\.\d)?|V\d{2,4}", code) is not None for code in codes)
+    diagnoses = sum(_ICD9_DX.fullmatch(code) is not None for code in codes)
     procedures = sum(_ICD9_PX.fullmatch(code) is not None for code in codes)
-    american = sum(re.fullmatch(r"(?:\d{3}|V\d\d)\.\d\d", code) is not None for code in codes)  # WHO's has one digit
+    american = sum(_ICD9_FIVE.fullmatch(code) is not None for code in codes)
     if diagnoses + procedures < 3:
         return ""
     if procedures >= 0.9 * (diagnoses + procedures):

@@ -16,7 +16,7 @@ Repair = Callable[[str], str | None]
 class Grammar:
     """How the codes of one system look.
 
-    ``accepts`` says whether a text is well-formed as it stands; ``repair`` turns a text into the code that it
+    ``accepts`` says whether a text is well-formed as it stands; ``repair`` turns a trimmed, ill-formed text into the code that it
     most likely was meant to be, or None.  With ``needs_separator`` a code is told from the first word of
     a sentence only by a colon, dash or bar behind it (a bare integer or a short word proves nothing).  With
     ``null_first`` the null tokens would pass as codes and are tested before.  ``hint`` names another system
@@ -45,13 +45,17 @@ def _regex(expression: str) -> Accepts:
 
 
 def _repairs(accepts: Accepts, *edits: Callable[[str], str]) -> Repair:
-    """Try the trimmed upper-case text as it is, then each edit of it; the first accepted one wins."""
+    """Try the upper-case text as it is, then each edit of it; the first accepted one wins."""
 
     def repair(text: str) -> str | None:
-        plain = text.strip().upper()
-        if accepts(plain):
+        plain = text.upper()
+        if plain != text and accepts(plain):
             return plain
-        return next((edited for edit in edits if accepts(edited := edit(plain))), None)
+        for edit in edits:
+            edited = edit(plain)
+            if edited != plain and accepts(edited):
+                return edited
+        return None
 
     return repair
 
@@ -193,12 +197,7 @@ def _plain(expression: str, *edits: Callable[[str], str], needs_separator: bool 
 
 def _trimmed(expression: str) -> Grammar:
     """Case matters or carries no meaning: only the padding can be repaired."""
-    accepts = _regex(expression)
-
-    def repair(text: str) -> str | None:
-        return text.strip() if accepts(text.strip()) else None
-
-    return Grammar(accepts, repair, needs_separator=True, null_first=True)
+    return Grammar(_regex(expression), lambda _: None, needs_separator=True, null_first=True)
 
 
 _ucum = _trimmed(r"(?:[!-z|~]|\{[!-z|~ ]*\})+")

@@ -142,11 +142,12 @@ def _load() -> dict[str, System]:
             _tuple(row["oid_aliases"]), _tuple(row["v2_mnemonics"]), _tuple(row["v2_aliases"]),
             _tuple(row["omop_vocabulary_ids"]), row["public"] == "yes", row["flavour_group"],
         )  # fmt: skip
-        taken.update((row["canonical_uri"], *_tuple(row["uri_aliases"])))
+        taken.update((row["canonical_uri"], *_tuple(row["uri_aliases"]), row["oid"], *_tuple(row["oid_aliases"])))
     for row in _rows("tho_code_systems.csv"):
         # What the first table claims as an alias (CDC race codes are v2 table 0005) is no system of its own.
         if _THO + row["tail"] not in taken:
-            systems.setdefault("hl7:" + row["tail"], _hl7(row["tail"], _tuple(row["oids"])))
+            oids = tuple(oid for oid in _tuple(row["oids"]) if oid not in taken)
+            systems.setdefault("hl7:" + row["tail"], _hl7(row["tail"], oids))
     return systems
 
 
@@ -240,7 +241,6 @@ def _by_word(text: str, hint: Hint | None) -> tuple[str, bool]:
     return "", False
 
 
-@lru_cache(maxsize=16_384)
 def resolve(system_raw: str | None, hint: Hint | None = None) -> Resolution:
     """Say which code system a source means; never raises.
 
@@ -252,7 +252,13 @@ def resolve(system_raw: str | None, hint: Hint | None = None) -> Resolution:
     Returns:
         The `Resolution`; see there for what each ``how`` means.
     """
+    # No name of a code system is that long; a hostile one must not fill the cache.
     text = (system_raw or "").strip()
+    return _resolve(text, hint) if len(text) <= 1_000 else Resolution("", "unknown-uri")
+
+
+@lru_cache(maxsize=16_384)
+def _resolve(text: str, hint: Hint | None) -> Resolution:
     if not text or text == '""' or (text == "None" and hint != "hl7v2"):  # OMOP's vocabulary of concept 0
         return Resolution("", "missing")
     if _LOCAL.fullmatch(text):

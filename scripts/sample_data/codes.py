@@ -17,8 +17,8 @@ SYSTEMS: dict[str, tuple[str, str, str]] = {
     "loinc": ("http://loinc.org", "LN", "LOINC"),
     "rxnorm": ("http://www.nlm.nih.gov/research/umls/rxnorm", "RXNORM", "RxNorm"),
     "cvx": ("http://hl7.org/fhir/sid/cvx", "CVX", "CVX"),
-    # OID arc 2.16.840.1.113883.19 is HL7's own arc for examples.
-    "local": ("urn:oid:2.16.840.1.113883.19.5.99", "99LAB", "99LAB"),
+    # A laboratory's own codes, the way each standard names an unregistered system.
+    "local": ("urn:uuid:6f1b0a5e-3c74-4c1e-9d0b-2a8e4f7c5d19", "99LAB", "99LAB"),
 }
 
 #: Declared releases, the same in both sets: FHIR, HL7v2, OMOP ``vocabulary_version``.

@@ -29,6 +29,7 @@ class Defect:
 
     ``shows`` maps a format to what it carries when that is not the same everywhere: ``(None, why)`` for a
     format that cannot carry it, ``((check, defect), why)`` for one in which it takes another shape.
+    ``also`` is the class under which presence-shift finds the same records, compared with training.
     """
 
     id: str
@@ -40,6 +41,7 @@ class Defect:
     of: str
     what: str
     plant: Callable[[Population, random.Random, Picker, float], list[str]]
+    also: str = ""
     shows: dict[str, tuple[tuple[str, str] | None, str]] = field(default_factory=dict)
 
 
@@ -78,17 +80,18 @@ def _defect(
     share: float,
     of: str,
     what: str,
+    also: str = "",
     **shows: tuple[tuple[str, str] | None, str],
 ) -> Callable[[Callable[[Population, random.Random, Picker, float], list[str]]], None]:
     def register(plant: Callable[[Population, random.Random, Picker, float], list[str]]) -> None:
-        DEFECTS.append(Defect(id, element, finds[0], finds[1], dimension, share, of, what, plant, shows))
+        DEFECTS.append(Defect(id, element, finds[0], finds[1], dimension, share, of, what, plant, also, shows))
 
     return register
 
 
 @_defect(
     "birth-date-missing", "patient.birth_date", ("present", "missing"), "completeness", 0.12, "patients",
-    "Patients without a birth date.",
+    "Patients without a birth date.", "missing",
 )  # fmt: skip
 def _birth_date(pop: Population, rng: random.Random, picker: Picker, share: float) -> list[str]:
     picked = picker.pick(rng, "patient.birth_date", pop.patients, share)
@@ -100,6 +103,7 @@ def _birth_date(pop: Population, rng: random.Random, picker: Picker, share: floa
 @_defect(
     "condition-text-only", "condition.code", ("coded", "text-only"), "completeness", 0.15, "conditions",
     "Conditions with a text and no coding; in OMOP both concept ids are 0 and the source value is the text.",
+    "text-only",
 )  # fmt: skip
 def _text_only(pop: Population, rng: random.Random, picker: Picker, share: float) -> list[str]:
     picked = picker.pick(rng, "condition.code", pop.conditions, share)
@@ -111,6 +115,7 @@ def _text_only(pop: Population, rng: random.Random, picker: Picker, share: float
 @_defect(
     "condition-words-as-code", "condition.code", ("no-free-text", "free-text"), "conformance", 0.06,
     "conditions", "Words typed in the ICD-10-CM code field (the SNOMED CT coding beside it stays right).",
+    "free-text",
     omop=(None, "source concept 0, but the SNOMED CT concept stands, so the row is coded"),
 )  # fmt: skip
 def _words(pop: Population, rng: random.Random, picker: Picker, share: float) -> list[str]:
@@ -198,7 +203,7 @@ def _no_system(pop: Population, rng: random.Random, picker: Picker, share: float
 
 @_defect(
     "observation-unit-null-token", "observation.unit", ("present", "null-token"), "completeness", 0.10,
-    "numeric observations", "The unit of a number is the text N/A.",
+    "numeric observations", "The unit of a number is the text N/A.", "missing",
 )  # fmt: skip
 def _null_unit(pop: Population, rng: random.Random, picker: Picker, share: float) -> list[str]:
     numeric = [event for event in pop.observations if event.number_value is not None]
@@ -210,7 +215,7 @@ def _null_unit(pop: Population, rng: random.Random, picker: Picker, share: float
 
 @_defect(
     "observation-value-missing", "observation.value", ("present", "missing"), "completeness", 0.09,
-    "observations", "Final results without a value and without a reason for its absence.",
+    "observations", "Final results without a value and without a reason for its absence.", "missing",
 )  # fmt: skip
 def _no_value(pop: Population, rng: random.Random, picker: Picker, share: float) -> list[str]:
     picked = picker.pick(rng, "observation.value", pop.observations, share)
@@ -220,7 +225,7 @@ def _no_value(pop: Population, rng: random.Random, picker: Picker, share: float)
 
 
 @_defect(
-    "condition-new-release", "condition.code", ("unseen-codes", "unseen-codes"), "comparability", 0.10,
+    "condition-new-release", "condition.code", ("unseen-codes", "unseen"), "comparability", 0.10,
     "conditions", "ICD-10-CM codes that are new since the release of the training set. The whole live set "
     "declares ICD-10-CM 2026 where training declares 2024, so release-declared reports it too. The new codes "
     "have no SNOMED CT coding: in OMOP their standard concept is 0.",
@@ -236,6 +241,7 @@ def _new_codes(pop: Population, rng: random.Random, picker: Picker, share: float
 @_defect(
     "procedure-time-missing", "procedure.at", ("present", "missing"), "completeness", 0.20, "procedures",
     "Procedures without a time (in OMOP both procedure_date and procedure_datetime are null).",
+    "missing",
 )  # fmt: skip
 def _no_time(pop: Population, rng: random.Random, picker: Picker, share: float) -> list[str]:
     picked = picker.pick(rng, "procedure.at", pop.procedures, share)
@@ -246,8 +252,8 @@ def _no_time(pop: Population, rng: random.Random, picker: Picker, share: float) 
 
 @_defect(
     "encounter-class-words", "encounter.class", ("no-free-text", "free-text"), "conformance", 0.10,
-    "encounters", "Words in the encounter class instead of a code.",
-    omop=(("coded", "text-only"), "the words are the source value and the visit concept is 0"),
+    "encounters", "Words in the encounter class instead of a code.", "free-text",
+    omop=(("presence-shift", "text-only"), "the words are the source value, the visit concept is 0"),
 )  # fmt: skip
 def _class_words(pop: Population, rng: random.Random, picker: Picker, share: float) -> list[str]:
     picked = picker.pick(rng, "encounter.class", pop.encounters, share)

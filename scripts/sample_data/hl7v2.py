@@ -51,22 +51,27 @@ def _parts(components: Iterable[str]) -> str:
     return "^".join(components).rstrip("^")
 
 
-def _coding(coding: Coding, release: str) -> tuple[list[str], str]:
+def _version(system: str | None, release: str) -> str:
+    if system == "icd10cm":
+        return release
+    return codes.RELEASES[system][1] if system in codes.RELEASES else ""
+
+
+def _coding(coding: Coding) -> list[str]:
     system = codes.SYSTEMS[coding.system][1] if coding.system else ""
-    if coding.system == "icd10cm":
-        version = release
-    else:
-        version = codes.RELEASES[coding.system][1] if coding.system in codes.RELEASES else ""
-    return [_esc(coding.code), _esc(coding.display), system], version
+    return [_esc(coding.code), _esc(coding.display), system]
 
 
 def cwe(concept: Concept, release: str) -> str:
     """Return a concept as CWE: codings in components 1-3 and 4-6, their versions in 7 and 8."""
     if not concept.codings:
         return _parts(["", _esc(concept.text)])
-    first, version = _coding(concept.codings[0], release)
-    second, alternate = _coding(concept.codings[1], release) if concept.codings[1:] else (["", "", ""], "")
-    return _parts([*first, *second, version, alternate])
+    first = concept.codings[0]
+    parts, versions = _coding(first), [_version(first.system, release)]
+    for second in concept.codings[1:2]:
+        parts += _coding(second)
+        versions.append(_version(second.system, release))
+    return _parts([*parts, *[""] * (6 - len(parts)), *versions])
 
 
 class _Writer:

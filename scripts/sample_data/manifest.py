@@ -89,6 +89,8 @@ def _planted(defect: Defect, hit: list[str], totals: dict[str, int]) -> dict[str
             formats[name] = {"not-carried": why}
             continue
         formats[name] = {"planted": len(hit)}
+        if defect.also and finds == (defect.check, defect.defect):
+            formats[name]["also"] = {"check": "presence-shift", "defect": defect.also}
         if why:
             formats[name] |= {"check": finds[0], "defect": finds[1], "why": why}
     return {
@@ -102,6 +104,23 @@ def _planted(defect: Defect, hit: list[str], totals: dict[str, int]) -> dict[str
         "of": defect.of,
         "eligible": totals[defect.of],
         "formats": formats,
+    }
+
+
+def _releases(populations: tuple[Population, Population]) -> dict[str, Any]:
+    """Return the one release that differs between the sets, and how many live codings declare it."""
+    training, live = populations
+    declared = {
+        "fhir": sum(coding.system == "icd10cm" for e in live.conditions for coding in e.concept.codings),
+        "omop": sum(e.concept.source is not None for e in live.conditions),
+    }
+    return {
+        "system": "icd10cm",
+        "training": training.release,
+        "live": live.release,
+        "check": "release-declared",
+        "defect": "other-release",
+        "codings": {"fhir": declared["fhir"], "hl7v2": declared["fhir"], "omop": declared["omop"]},
     }
 
 
@@ -152,14 +171,7 @@ def render(
         "seeds": seeds,
         "sets": sets,
         "not_carried": NOT_CARRIED,
-        "releases": {
-            "condition.code": {
-                "system": "icd10cm",
-                "training": "2024",
-                "live": "2026",
-                "check": "release-declared",
-            }
-        },
+        "releases": {"condition.code": _releases(populations)},
         "planted": [_planted(defect, hit, totals) for defect, hit in planted],
         "files": files,
     }

@@ -263,6 +263,20 @@ def test_live_has_the_planted_count_and_training_none(name: str, form: str) -> N
         assert expected["planted"] == round(PLANTED[name]["share"] * PLANTED[name]["eligible"]) > 10
 
 
+def test_live_declares_one_other_release_than_training() -> None:
+    release = MANIFEST["releases"]["condition.code"]
+    for which in SETS:
+        codings = [c for row in fhir(which, "Condition") for c in row["code"].get("coding", [])]
+        versions = Counter(c["version"] for c in codings if c["system"] == ICD)
+        diagnoses = Counter(row[3].split("^")[6] for row in segments(which, "DG1") if row[3].count("^") > 1)
+        (vocabulary,) = (r for r in omop(which, "vocabulary") if r["vocabulary_id"] == "ICD10CM")
+        assert versions == diagnoses
+        assert set(versions) == {release[which]}
+        assert release[which] in vocabulary["vocabulary_version"]
+    counted = {"fhir": len(list(icd_codings("live"))), "hl7v2": len(list(dg1_codes("live")))}
+    assert release["codings"] == {**counted, "omop": len(list(source_codes("live")))}
+
+
 def test_every_detector_belongs_to_a_planted_defect() -> None:
     assert set(DETECTORS) == set(PLANTED)
     assert len(PLANTED) >= 12

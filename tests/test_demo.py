@@ -1,0 +1,111 @@
+"""The demo finds every planted defect and nothing else, in each format; formats agree; bytes are the same."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+import ehrready
+from ehrready import demo
+from ehrready.scorecard import Scorecard
+
+FORMATS = ("fhir", "hl7v2", "omop")
+
+#: What a planted defect shows as, beyond its own finding: the same records met by the comparison with training.
+#: (a defect of presence is also a rise against training)
+COMPARED = {
+    "birth-date-missing": ("presence-shift", "missing"),
+    "condition-text-only": ("presence-shift", "text-only"),
+    "condition-words-as-code": ("presence-shift", "free-text"),
+    "observation-unit-null-token": ("presence-shift", "missing"),
+    "observation-value-missing": ("presence-shift", "missing"),
+    "procedure-time-missing": ("presence-shift", "missing"),
+    "encounter-class-words": ("presence-shift", "free-text"),
+}
+
+
+@pytest.fixture(scope="module")
+def cards(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]]:
+    """Run the demo once; returns format → scorecard document."""
+    folder = tmp_path_factory.mktemp("demo")
+    demo.run(folder, lambda stage, done, of: None)
+    return {name: json.loads((folder / f"scorecard-{name}.json").read_bytes()) for name in FORMATS}
+
+
+def planted(project: Path, name: str) -> list[dict[str, Any]]:
+    manifest = yaml.safe_load((project / "sample_data" / "MANIFEST.yaml").read_text("utf-8"))
+    return [d | d["formats"][name] for d in manifest["planted"] if "planted" in d["formats"][name]]
+
+
+def alarms(card: dict[str, Any]) -> dict[tuple[str, str, str], int]:
+    return {(f["check"], f["element"], f["defect"]): f["numerator"] for f in card["findings"] if f["status"] in {"fail", "warn", "error"}}
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_the_demo_finds_all_planted_defects_with_their_counts_and_nothing_else(
+    project: Path, cards: dict[str, dict[str, Any]], name: str
+) -> None:
+    found = alarms(cards[name])
+    explained = {("release-declared", "condition.code", "other-release")}
+    for defect in planted(project, name):
+        kind = {"unseen-codes": "unseen"}.get(defect["defect"], defect["defect"])
+        key = (defect["check"], defect["element"], kind)
+        assert found.get(key) == defect["planted"], defect["id"]
+        explained.add(key)
+        if defect["id"] in COMPARED:
+            explained.add((COMPARED[defect["id"]][0], defect["element"], COMPARED[defect["id"]][1]))
+        if defect["check"] == "coded":
+            explained.add(("presence-shift", defect["element"], "text-only"))
+    assert set(found) <= explained
+    assert cards[name]["verdict"] == "not-ready"
+    assert cards[name]["coverage"] == 1.0
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_the_training_sample_is_ready_against_itself_and_alone(project: Path, name: str) -> None:
+    folder = project / "sample_data" / "training" / name
+    training = ehrready.profile(folder)
+    alone, against = ehrready.check(folder), ehrready.check(folder, against=training)
+    assert (alone.verdict, against.verdict) == ("ready", "ready")
+    assert alarms(dict(against.document)) == {}
+
+
+def test_the_three_formats_agree_on_verdict_and_shared_counts(project: Path) -> None:
+    states = {}
+    for name in FORMATS:
+        frames = ehrready.profile(project / "sample_data" / "live" / name).frames
+        states[name] = {key: values[:2] for key, values in frames["states"].items() if key[1] == "all"}
+    for element in ("patient.birth_date", "patient.sex", "condition.code", "condition.at", "observation.code", "observation.value",
+                    "observation.unit", "observation.at", "medication.code", "procedure.code", "procedure.at", "encounter.at"):  # fmt: skip
+        counts = [{key: v for key, v in states[name].items() if key[0] == element} for name in FORMATS]
+        assert counts[0] == counts[1], element
+        assert counts[0] == counts[2], element
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_compare_of_internal_profiles_is_check(project: Path, name: str) -> None:
+    training = ehrready.profile(project / "sample_data" / "training" / name)
+    live = project / "sample_data" / "live" / name
+    checked = ehrready.check(live, against=training, internal=True)
+    compared = ehrready.compare(ehrready.profile(live), training)
+    for key in ("verdict", "verdict_reasons", "findings", "releases", "dimensions", "subject", "score", "coverage"):
+        assert checked.document[key] == compared.document[key], key
+
+
+def test_same_input_same_bytes_whatever_threads_and_order(project: Path, tmp_path: Path) -> None:
+    live = project / "sample_data" / "live" / "fhir"
+    paths = sorted(live.iterdir())
+    first = ehrready.check(live, threads=1).to_json()
+    assert ehrready.check(list(reversed(paths)), threads=2).to_json() == first
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_golden_scorecards(project: Path, cards: dict[str, dict[str, Any]], name: str) -> None:
+    """The scorecards of the samples, as committed; `python scripts/make_golden.py` writes them anew after a review."""
+    golden = project / "tests" / "golden" / f"scorecard-{name}.json"
+    ours = Scorecard(cards[name]).to_json()
+    assert json.loads(golden.read_bytes()) == json.loads(ours)
