@@ -1,6 +1,6 @@
 """ehrready tells a team whether live EHR data is fit for the model they trained.
 
-The public Python interface is :func:`check`, :func:`profile` and :func:`compare`; everything else may
+The public Python interface is :func:`check`, :func:`profile_of` and :func:`compare`; everything else may
 change between minor versions.  Heavy libraries are imported only when they are used.
 """
 
@@ -13,14 +13,14 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from ehrready.api import check as check
     from ehrready.api import compare as compare
-    from ehrready.api import profile as profile
+    from ehrready.api import profile_of as profile_of
 
-__all__ = ["__version__", "check", "compare", "profile"]
+__all__ = ["__version__", "check", "compare", "profile_of"]
 
 
 def __getattr__(name: str) -> Any:
     """Import the Python interface on first use, so that ``ehrready --version`` stays fast (PEP 562)."""
-    if name in {"check", "compare", "profile"}:
+    if name in {"check", "compare", "profile_of"}:
         from ehrready import api
 
         return getattr(api, name)

@@ -13,7 +13,7 @@ from ehrready.scorecard import Scorecard
 Paths = str | PathLike[str] | Sequence[str | PathLike[str]]
 
 
-def profile(sources: Paths, **options: object) -> Profile:
+def profile_of(sources: Paths, **options: object) -> Profile:
     """Measure sources and return their exact (internal) profile.
 
     ``options`` are the fields of :class:`ehrready.pipeline.Options`.  Raises ehrready.errors.EhrreadyError.

@@ -114,7 +114,7 @@ def _records(con: duckdb.DuckDBPyConnection, frames: dict[str, Frame]) -> None:
     frames["excluded"] = _frame(
         con, "SELECT tbl, excluded, sum(n), count(DISTINCT patient_id) FROM event WHERE excluded IS NOT NULL GROUP BY 1, 2", 2
     )
-    patients = f"patient_id IS NOT NULL AND NOT is_absent(patient_id) AND excluded IS NULL"
+    patients = "patient_id IS NOT NULL AND NOT is_absent(patient_id) AND excluded IS NULL"
     frames["patients"] = _frame(
         con,
         f"SELECT 'all', '', count(DISTINCT patient_id) FROM event WHERE {patients} UNION ALL SELECT 'first-month', m, count(*) FROM "
@@ -130,7 +130,7 @@ def _scalars(con: duckdb.DuckDBPyConnection, table: str, states: Frame) -> None:
     cases = {element: _scalar_state(f'"{column}"') for element, column in elements.items()}
     if table == "observation":
         cases["observation.value"] = (
-            f"CASE WHEN value_kind = 'text' AND null_token(value_text) THEN 'null-token' WHEN value_kind IS NOT NULL THEN 'present' "
+            "CASE WHEN value_kind = 'text' AND null_token(value_text) THEN 'null-token' WHEN value_kind IS NOT NULL THEN 'present' "
             "WHEN absent_reason = 'masked' THEN 'masked' WHEN absent_reason IS NOT NULL THEN 'absent-with-reason' ELSE 'missing' END"
         )
         cases["observation.unit"] = (

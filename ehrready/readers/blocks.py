@@ -42,8 +42,8 @@ class TooLarge(ValueError):
 class _Bounded(io.RawIOBase):
     """A decompressed stream that refuses to expand without bound and gives all it could read before it breaks."""
 
-    def __init__(self, stream: BinaryIO, size: int) -> None:
-        self._stream, self._limit, self._seen = stream, max(size * MAX_RATIO, MAX_RATIO_FLOOR), 0
+    def __init__(self, stream: BinaryIO, raw: BinaryIO, size: int) -> None:
+        self._stream, self._raw, self._limit, self._seen = stream, raw, max(size * MAX_RATIO, MAX_RATIO_FLOOR), 0
         self._error: BaseException | None = None
 
     def readable(self) -> bool:
@@ -71,6 +71,7 @@ class _Bounded(io.RawIOBase):
 
     def close(self) -> None:
         self._stream.close()
+        self._raw.close()  # neither decompressor closes what it reads from
         super().close()
 
 
@@ -83,9 +84,9 @@ def open_stream(path: Path) -> BinaryIO:
     magic = raw.read(4)
     raw.seek(0)
     if magic[:2] == b"\x1f\x8b":
-        return cast(BinaryIO, _Bounded(cast(BinaryIO, gzip.GzipFile(fileobj=raw)), path.stat().st_size))
+        return cast(BinaryIO, _Bounded(cast(BinaryIO, gzip.GzipFile(fileobj=raw)), raw, path.stat().st_size))
     if magic == b"\x28\xb5\x2f\xfd":
-        return cast(BinaryIO, _Bounded(_zstd(raw), path.stat().st_size))
+        return cast(BinaryIO, _Bounded(_zstd(raw), raw, path.stat().st_size))
     return raw
 
 

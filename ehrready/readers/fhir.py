@@ -25,8 +25,8 @@ from ehrready.readers.base import Event, Read, Rejected, SourceFile
 from ehrready.readers.blocks import HEAD_BYTES, STREAM_ERRORS, Blocks, integers, open_stream
 from ehrready.tables import ENTRY_BIT, POSITION_BITS
 
-_SUFFIX = re.compile(r"\.(ndjson|jsonl|json)(\.gz|\.zst)?$", re.I)
-_LINES = re.compile(r"\.(ndjson|jsonl)(\.gz|\.zst)?$", re.I)
+_SUFFIX = re.compile(r"\.(ndjson|jsonl|json)(\.gz|\.zst)?$", re.IGNORECASE)
+_LINES = re.compile(r"\.(ndjson|jsonl)(\.gz|\.zst)?$", re.IGNORECASE)
 _FIRST = re.compile(rb'\s*\{\s*"resourceType"')
 _LENIENT = r",\s*[}\]]|[,:\[]\s*-?(?i:nan|inf)"
 

@@ -29,7 +29,7 @@ from ehrready.tables import ENTRY_BIT, POSITION_BITS
 #: Bytes of the longest message that is read.
 LONGEST_MESSAGE = 256 * 1024 * 1024
 
-_SUFFIX = re.compile(r"\.(hl7|hl7v2|er7|oru|adt|orm|omg|oml|mdm|vxu|siu|dft|bar|rde|mllp)(\.gz|\.zst)?$", re.I)
+_SUFFIX = re.compile(r"\.(hl7|hl7v2|er7|oru|adt|orm|omg|oml|mdm|vxu|siu|dft|bar|rde|mllp)(\.gz|\.zst)?$", re.IGNORECASE)
 _START = re.compile(rb"(MSH|FHS|BHS)[^A-Za-z0-9\s]")
 _WIDE = {b"\xff\xfe": "utf-16-le", b"\xfe\xff": "utf-16-be"}
 _WIDE_START = re.compile(rb"(?:M\0S\0H\0|[FB]\0H\0S\0)|(\0M\0S\0H|\0[FB]\0H\0S)")

@@ -168,9 +168,7 @@ def prepare(con: duckdb.DuckDBPyConnection, mapping: dict[str, Any]) -> None:
             con.execute(f"DROP TABLE IF EXISTS _hl7_all_{table}")
 
 
-def extract(
-    con: duckdb.DuckDBPyConnection, mapping: dict[str, Any], tables: Mapping[str, pa.Table], escapes: str
-) -> None:
+def extract(con: duckdb.DuckDBPyConnection, mapping: dict[str, Any], tables: Mapping[str, pa.Table], escapes: str) -> None:
     """Move the segments of a block into the canonical and staging tables.
 
     ``tables`` has a table per segment of the mapping (record, message, gid, no, up_SEG, segment), ``group``
@@ -251,7 +249,7 @@ def _context(con: duckdb.DuckDBPyConnection, context: dict[str, Any], escapes: s
     con.execute(
         "CREATE OR REPLACE TEMP TABLE _hl7_header AS SELECT message, "
         f"coalesce({', '.join(f'hl7_id({p.text})' for p in place['site'])}) AS site, coalesce({text['time']}, '') AS ts, "
-        f"{text['code']} AS code, {text['event']} AS event, regexp_matches({text['version']}, '^2(\.[012])?$') AS early "
+        rf"{text['code']} AS code, {text['event']} AS event, regexp_matches({text['version']}, '^2(\.[012])?$') AS early "
         f"FROM ({columns['MSH']});"
         "CREATE OR REPLACE TEMP TABLE _hl7_ctx AS SELECT g.gid, g.message, m.site, m.ts, split_part(m.code, '_', 1) AS code, "
         "coalesce(p.id || coalesce('^^^' || p.authority, ''), CASE WHEN m.early THEN p.former END) AS patient_id, "
@@ -336,7 +334,7 @@ def _value(mapping: dict[str, Any], value: dict[str, Any], layers: Layers) -> di
     unit = Place.of(value["unit"])
     unit_text, second, system = (unit._replace(component=i).text for i in (1, 2, 3))
     signs = "('', '<', '>', '<=', '>=', '=', '<>')"
-    null = "trim(value_data) = '""'"
+    null = "trim(value_data) = ''"
     layers.add(
         {
             "value_type": f"coalesce(upper({Place.of(value['type']).text}), '')",

@@ -30,7 +30,7 @@ from ehrready.readers.tabular_files import (
     parquet_relation,
     table_names,
 )
-from ehrready.readers.tabular_lookup import NOT_THE_FILE, STAGE, Lookups
+from ehrready.readers.tabular_lookup import NOT_THE_FILE, Lookups
 from ehrready.readers.tabular_mapping import NONE, TableMapping, find, shipped
 from ehrready.readers.tabular_sql import Compiler
 
@@ -53,7 +53,17 @@ class OmopReader:
 
         A damaged file that bears an OMOP table's name is claimed, so that it is rejected and not skipped.
         """
-        return _known_table(self._mapping, path, head)
+        return _known_table(self._mapping, path, head) or self._placeholder(path, head)
+
+    def _placeholder(self, path: Path, head: bytes) -> str:
+        """Return the reference table that a file stands for by its name alone, beside a person table.
+
+        Exports of small data sets write vocabulary tables they do not have as files with other columns.
+        """
+        if not is_parquet(path, head) and not is_csv(path):
+            return ""
+        known = [name for name in table_names(path) if name in self._mapping.reference]
+        return known[0] if known and any(path.parent.glob("[pP][eE][rR][sS][oO][nN].*")) else ""
 
     def read(self, files: Sequence[SourceFile], con: duckdb.DuckDBPyConnection) -> Iterator[Event]:
         """Fill the canonical tables; yields the events of the ledger, table by table."""
@@ -212,7 +222,7 @@ class _Reading:
     def _csv(self, table: str, file: SourceFile) -> Iterator[Event]:
         """Load one delimited text file."""
         try:
-            staged = stage(self._con, file.path, file.number, STAGE, self._folder)
+            staged = stage(self._con, file.path, file.number, self._folder)
         except DamagedError as error:
             yield from _unreadable(file, error.reason)
             return

@@ -22,7 +22,16 @@ import pyarrow as pa
 
 from ehrready.engines.duckdb import quote
 from ehrready.readers.blocks import STREAM_ERRORS, TooLarge, open_stream
-from ehrready.readers.tabular_files import Column, DamagedError, Relation, by_name, glob_free, header
+from ehrready.readers.tabular_files import (
+    STAGE,
+    Column,
+    DamagedError,
+    Relation,
+    by_name,
+    glob_free,
+    header,
+    in_file_order,
+)
 from ehrready.tables import POSITION_BITS
 
 _BLOCK = 8 * 1024 * 1024
@@ -96,8 +105,8 @@ def _is_multibyte(line: bytes) -> bool:
     return True
 
 
-def stage(con: duckdb.DuckDBPyConnection, path: Path, number: int, table: str, folder: Path, *, fast: bool = True) -> Staged:
-    """Load a CSV file into the temp table ``table``; ``folder`` takes a decoded copy where one is needed.
+def stage(con: duckdb.DuckDBPyConnection, path: Path, number: int, folder: Path, *, fast: bool = True) -> Staged:
+    """Load a CSV file into the temp table STAGE; ``folder`` takes a decoded copy where one is needed.
 
     Raises DamagedError when nothing of the file can be read.  ``fast`` False parses row by row (for tests).
     """
@@ -107,14 +116,14 @@ def stage(con: duckdb.DuckDBPyConnection, path: Path, number: int, table: str, f
             delimiter, names, lines = header(stream.read(_HEADER_BYTES))
         columns = by_name([Column(f'"c{n}"', "VARCHAR", name) for n, name in enumerate(names)])
         base = f"{number}::BIGINT << {POSITION_BITS}"
-        sql = f'"{table}" AS s'
+        sql = f"{STAGE} AS s"
         # one column: DuckDB takes an empty line for a row; mixed encodings, NUL: it cannot say which row
         fast = fast and len(names) > 1 and not text.nul and not (text.bad and text.multibyte)
-        if fast and (rows := _fast(con, text, table, delimiter, len(names), lines)) is not None:
+        if fast and (rows := _fast(con, text, delimiter, len(names), lines)) is not None:
             staged = Staged(Relation(sql, str(number), f"({base} | (s.rowid + 1))", columns), rows)
         else:
             staged = Staged(Relation(sql, str(number), f"({base} | s.row_number)", columns), 0)
-            _slow(con, text.path, table, delimiter, len(names), lines, staged)
+            _slow(con, text.path, delimiter, len(names), lines, staged)
     finally:
         if text.path != path:
             text.path.unlink(missing_ok=True)
@@ -195,7 +204,7 @@ def _columns(width: int) -> list[str]:
     return [f"c{n}" for n in range(width)]
 
 
-def _fast(con: duckdb.DuckDBPyConnection, text: _Text, table: str, delimiter: str, width: int, skip: int) -> int | None:
+def _fast(con: duckdb.DuckDBPyConnection, text: _Text, delimiter: str, width: int, skip: int) -> int | None:
     """Load all rows with DuckDB in file order and return how many, or None where it refuses one.
 
     A row count that differs from the count of lines (a quoted line end, or a parallel scan that was misled by
@@ -208,31 +217,26 @@ def _fast(con: duckdb.DuckDBPyConnection, text: _Text, table: str, delimiter: st
     tries = [('"', "true"), ('"', "false")]
     if delimiter == "\t":
         tries = [('"', "true"), ("", "true"), ('"', "false"), ("", "false")]
-    before = con.execute("SELECT current_setting('preserve_insertion_order')").fetchall()[0][0]
-    con.execute("SET preserve_insertion_order = true")
-    try:
+    with in_file_order(con):
         for quoting, parallel in tries:
             mark = quote(quoting)
             try:
                 con.execute(
-                    f'CREATE OR REPLACE TEMP TABLE "{table}" AS SELECT * FROM read_csv({source}, '
+                    f"CREATE OR REPLACE TEMP TABLE {STAGE} AS SELECT * FROM read_csv({source}, "
                     f"delim = {quote(delimiter)}, quote = {mark}, escape = {mark}, columns = {columns}, "
                     f"strict_mode = true, null_padding = false, parallel = {parallel})"
                 )
             except (duckdb.InvalidInputException, duckdb.ConversionException):
                 continue
-            rows = int(con.execute(f'SELECT count(*) FROM "{table}"').fetchall()[0][0])
+            rows = int(con.execute(f"SELECT count(*) FROM {STAGE}").fetchall()[0][0])
             if (certain and rows == expected) or (parallel == "false" and (text.quotes or not certain)):
                 return rows
-    finally:
-        con.execute(f"SET preserve_insertion_order = {str(bool(before)).lower()}")
     return None
 
 
 def _slow(
     con: duckdb.DuckDBPyConnection,
     path: Path,
-    table: str,
     delimiter: str,
     width: int,
     skip: int,
@@ -241,7 +245,7 @@ def _slow(
     """Load the good rows one by one and count the others in ``staged``."""
     names = _columns(width)
     kinds = ", ".join(f'"{name}" VARCHAR' for name in names)
-    con.execute(f'CREATE OR REPLACE TEMP TABLE "{table}" (row_number BIGINT, {kinds})')
+    con.execute(f"CREATE OR REPLACE TEMP TABLE {STAGE} (row_number BIGINT, {kinds})")
     numbers: list[int] = []
     cells: list[list[str]] = []
 
@@ -250,7 +254,7 @@ def _slow(
             texts = [pa.array(column, pa.string()) for column in zip(*cells, strict=True)]
             arrays = [pa.array(numbers, pa.int64()), *texts]
             con.register("ehrready_csv_batch", pa.table(arrays, ["row_number", *names]))
-            con.execute(f'INSERT INTO "{table}" SELECT * FROM ehrready_csv_batch')
+            con.execute(f"INSERT INTO {STAGE} SELECT * FROM ehrready_csv_batch")
             con.unregister("ehrready_csv_batch")
             numbers.clear()
             cells.clear()

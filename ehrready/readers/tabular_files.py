@@ -6,10 +6,11 @@ strict mode takes all rows or none, and only a damaged file is parsed again row 
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import io
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,6 +20,9 @@ import pyarrow as pa
 from ehrready.engines.duckdb import quote
 from ehrready.readers.base import SourceFile
 from ehrready.tables import POSITION_BITS
+
+#: The temp table that a file is copied into where it cannot be scanned where it lies.
+STAGE = "ehrready_stage"
 
 PARQUET = re.compile(r"\.(parquet|parq|pq)$", re.IGNORECASE)
 CSV = re.compile(r"\.(csv|tsv)(\.gz|\.zst)?$", re.IGNORECASE)
@@ -177,15 +181,30 @@ def identifier(name: str) -> str:
     return '"' + name.replace('"', '""') + '"'
 
 
+@contextlib.contextmanager
+def in_file_order(con: duckdb.DuckDBPyConnection) -> Iterator[None]:
+    """Let ``CREATE TABLE AS`` keep the order of the file, so that ``rowid + 1`` is the row's number."""
+    before = con.execute("SELECT current_setting('preserve_insertion_order')").fetchall()[0][0]
+    con.execute("SET preserve_insertion_order = true")
+    try:
+        yield
+    finally:
+        con.execute(f"SET preserve_insertion_order = {str(bool(before)).lower()}")
+
+
 def parquet_relation(con: duckdb.DuckDBPyConnection, files: Sequence[SourceFile]) -> Relation:
     """Return a relation over Parquet files of one schema; raises duckdb.Error for a damaged file."""
     paths = ", ".join(glob_free(file.path) for file in files)
     scan = f"read_parquet([{paths}], hive_partitioning = false, union_by_name = false)"
     described = con.execute(f"DESCRIBE SELECT * FROM {scan}").fetchall()
     columns = by_name([Column(identifier(str(row[0])), str(row[1]), str(row[0])) for row in described])
-    if {"file_index", "file_row_number"} & columns.keys():
-        raise duckdb.InvalidInputException("a column hides DuckDB's own file_index or file_row_number")
     numbers = [file.number for file in files]
-    number = str(numbers[0]) if len(numbers) == 1 else f"({numbers}::BIGINT[])[s.file_index + 1]"
-    record = f"(({number})::BIGINT << {POSITION_BITS} | (s.file_row_number + 1))"
-    return Relation(f"{scan} AS s", number, record, columns)
+    number = str(numbers[0]) if len(numbers) == 1 else f"({numbers}::BIGINT[])[s.file_index::BIGINT + 1]"
+    row = "s.file_row_number + 1"
+    if {"file_index", "file_row_number"} & columns.keys():  # hides DuckDB's own: such a file is copied
+        if len(files) > 1:
+            raise duckdb.InvalidInputException("one by one")
+        with in_file_order(con):
+            con.execute(f"CREATE OR REPLACE TEMP TABLE {STAGE} AS SELECT * FROM {scan}")
+        scan, row = STAGE, "s.rowid + 1"
+    return Relation(f"{scan} AS s", number, f"(({number})::BIGINT << {POSITION_BITS} | ({row}))", columns)

@@ -15,6 +15,7 @@ from ehrready.readers.base import SourceFile
 from ehrready.readers.tabular_columns import id_of, text_of
 from ehrready.readers.tabular_csv import stage
 from ehrready.readers.tabular_files import (
+    STAGE,
     DamagedError,
     Relation,
     footer,
@@ -25,8 +26,6 @@ from ehrready.readers.tabular_files import (
 from ehrready.readers.tabular_mapping import Rule, TableMapping, rule_refs
 from ehrready.readers.tabular_sql import CONCEPTS, Compiler
 
-#: The temp table a CSV file is staged in.
-STAGE = "ehrready_csv"
 #: Failures that are not the file's: they end the run.
 NOT_THE_FILE = (
     duckdb.OutOfMemoryException,
@@ -116,7 +115,7 @@ class Lookups:
         if has_parquet_bytes(file.path):
             footer(file.path)
             return parquet_relation(self._con, [file])
-        return stage(self._con, file.path, file.number, STAGE, self._folder).relation
+        return stage(self._con, file.path, file.number, self._folder).relation
 
     def _join(self, rule: Rule, table: str, pairs: Sequence[tuple[str, str]], files: Sequence[SourceFile]) -> None:
         """Make the temp table of a joined lookup: one row a key, so that no record is ever doubled."""

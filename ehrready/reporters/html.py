@@ -60,7 +60,7 @@ FIRST, FEW_RELEASES, FEW_FILES, MOST_FILES = 5, 5, 50, 500
 
 _RANK = {"error": 5, "fail": 4, "warn": 3, "pass": 2, "not-assessed": 1}
 _SCALES = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
-_MONTHS = "January February March April May June July August September October November December".split()
+_MONTHS = ["January", "February", "March", "April", "May", "June", "July", "August", "September", "October", "November", "December"]
 _EDITIONS = {"900000000000207008": "International edition", "731000124108": "US edition"}
 _LEFT, _WIDTH = 16, 300  # the bar's track, in units of the SVG's view box
 
@@ -112,7 +112,7 @@ def percent(rate: float | None) -> str:
         return "hidden"
     if 0 < rate < 0.0005:
         return "<0.1\u00a0%"
-    if 0.9995 <= rate:
+    if rate >= 0.9995:
         return "100\u00a0%" if rate >= 1 else ">99.9\u00a0%"
     return f"{100 * rate:.1f}\u00a0%"
 
@@ -183,14 +183,17 @@ class Bar:
     text: str
 
     @staticmethod
-    def anchor(x: int) -> jinja2.utils.markupsafe.Markup:
-        """Return the class that keeps a label at ``x`` inside the picture, as an attribute."""
-        return ""
+    def anchor(x: int) -> str:
+        """Return the class (start, middle or end) that keeps a label at ``x`` inside the picture."""
+        return "s" if x < _LEFT + 50 else "e" if x > _LEFT + _WIDTH - 50 else "m"
 
 
 @dataclass(frozen=True, slots=True)
 class Card:
-    """A finding with what the page adds: ``anchor`` is its unique id in the page, ``more`` names its twins."""
+    """A finding with what the page adds: ``more`` counts its twins, ``anchor`` is ``f`` and its place in the scorecard.
+
+    The script finds the finding of a card by that place; finding ids stay out of attributes.
+    """
 
     f: Row
     anchor: str
@@ -200,9 +203,10 @@ class Card:
 
 def _view(d: Row) -> dict[str, Any]:
     findings: Sequence[Row] = d["findings"]
+    places = {id(f): place for place, f in enumerate(findings)}
     # information changes no verdict, so it goes last whatever its status
     order = sorted(worst(findings), key=lambda f: f["severity"] == "info")
-    cards = [Card(f, f"finding-{number}", _bar(f)) for number, f in enumerate(order, 1)]
+    cards = [Card(f, f"f{places[id(f)]}", _bar(f)) for f in order]
     dimensions = list(dict.fromkeys([*(row["name"] for row in d["dimensions"]), *(f["dimension"] for f in findings)]))
     groups = [
         (status, dimension, members)

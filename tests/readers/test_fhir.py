@@ -101,7 +101,15 @@ def test_compressed_files_are_read_by_content_and_a_cut_one_is_truncated(tmp_pat
 
 
 def test_one_bad_line_does_not_touch_its_neighbours(tmp_path: Path) -> None:
-    bad = [b'{"resourceType":"Patient"', b'{"resourceType":"Patient","id":NaN}', b'{"resourceType":"Patient",}', b"[1]", b'"x"', b"{}", b"\xff\xfe"]
+    bad = [
+        b'{"resourceType":"Patient"',
+        b'{"resourceType":"Patient","id":NaN}',
+        b'{"resourceType":"Patient",}',
+        b"[1]",
+        b'"x"',
+        b"{}",
+        b"\xff\xfe",
+    ]
     good = [orjson.dumps(PATIENT | {"id": f"p{i}"}) for i in range(10)]
     for number, line in enumerate(bad):
         (tmp_path / f"f{number}.ndjson").write_bytes(b"\n".join([*good[:3], line, *good[3:]]) + b"\n")
@@ -132,7 +140,7 @@ def test_files_that_are_not_fhir_are_not_claimed(tmp_path: Path) -> None:
 
 
 def test_wrong_types_are_findings_and_not_missing_values(tmp_path: Path) -> None:
-    observations = [
+    observations: list[dict[str, Any]] = [
         {"valueQuantity": {"value": 5.4, "unit": "mg"}, "code": {"text": "a"}},
         {"valueQuantity": {"value": "5.4", "unit": "mg"}, "code": "glucose"},
         {"valueQuantity": {"value": 7}, "code": {"coding": {"code": "1"}}},
@@ -175,7 +183,12 @@ def test_medication_references_are_resolved_inside_and_outside(tmp_path: Path) -
     code = {"coding": [{"system": "http://www.nlm.nih.gov/research/umls/rxnorm", "code": "860975"}]}
     resources = [
         {"resourceType": "MedicationRequest", "id": "1", "medicationReference": {"reference": "Medication/m1"}},
-        {"resourceType": "MedicationRequest", "id": "2", "medicationReference": {"reference": "#m"}, "contained": [{"resourceType": "Medication", "id": "m", "code": code}]},
+        {
+            "resourceType": "MedicationRequest",
+            "id": "2",
+            "medicationReference": {"reference": "#m"},
+            "contained": [{"resourceType": "Medication", "id": "m", "code": code}],
+        },
         {"resourceType": "MedicationRequest", "id": "3", "medicationReference": {"reference": "Medication/gone"}},
         {"resourceType": "Medication", "id": "m1", "code": code},
     ]
@@ -187,7 +200,9 @@ def test_medication_references_are_resolved_inside_and_outside(tmp_path: Path) -
 _LINE = st.one_of(
     st.builds(lambda i: orjson.dumps(PATIENT | {"id": str(i)}), st.integers(0, 9)),
     st.builds(lambda: orjson.dumps(bundle(PATIENT, CONDITION))),
-    st.sampled_from([b"", b"  ", b"{", b"[]", b"null", b'{"a":1}', b'{"resourceType":"Patient",}', b"\xff", b'{"resourceType":"X\\ud800"}', b"\x00"]),
+    st.sampled_from(
+        [b"", b"  ", b"{", b"[]", b"null", b'{"a":1}', b'{"resourceType":"Patient",}', b"\xff", b'{"resourceType":"X\\ud800"}', b"\x00"]
+    ),
     st.binary(max_size=12).filter(lambda b: b"\n" not in b),
 )
 

@@ -90,9 +90,7 @@ def test_published_omop_codings_agree_with_a_count_in_python(shared: Path, datas
 def test_missing_columns_are_counted_like_pyarrow_does(shared: Path) -> None:
     folder = shared / "data" / "omop" / "gibleed_5.3"
     with reading(list(folder.glob("*.parquet"))) as run:
-        counted = run.rows(
-            'SELECT "table", "column", rows, missing FROM generic_column WHERE "table" NOT LIKE \'table-%\''
-        )
+        counted = run.rows('SELECT "table", "column", rows, missing FROM generic_column WHERE "table" NOT LIKE \'table-%\'')
     assert len(counted) > 40
     for name, column, rows, missing in counted:
         values = table(folder / f"{name}.parquet")[column]
@@ -143,9 +141,7 @@ def test_concepts_are_resolved_and_counted(tmp_path: Path, suffix: str) -> None:
             ("4", None, 0, 1),
             ("5", "x", 1, 1),
         ]
-        coding = (
-            "SELECT c.id, position, system, version, code, display FROM coding JOIN condition c USING (record) ORDER BY 1, 2"
-        )
+        coding = "SELECT c.id, position, system, version, code, display FROM coding JOIN condition c USING (record) ORDER BY 1, 2"
         assert run.rows(coding) == [
             ("1", 1, "ICD10CM", "FY2021", "E11.9", "T2DM"),
             ("1", 2, "SNOMED", None, "44054006", "Type 2 diabetes"),
@@ -281,9 +277,7 @@ def test_a_damaged_part_costs_itself_alone(tmp_path: Path, how: str, reason: str
         rows = [run.ledger[path.name] for path in paths]
         assert [row["profiled"] for row in rows] == [500, 500, 0, 500, 500]
         assert (rows[2]["status"], rows[2]["reasons"], rows[2]["format"]) == ("unreadable", {reason: 1}, "omop")
-        assert run.rows("SELECT patient_id, count(*) FROM condition GROUP BY 1 ORDER BY 1") == [
-            (str(part), 500) for part in (0, 1, 3, 4)
-        ]
+        assert run.rows("SELECT patient_id, count(*) FROM condition GROUP BY 1 ORDER BY 1") == [(str(part), 500) for part in (0, 1, 3, 4)]
         assert run.one("SELECT count(*) FROM concept") == 2000
         assert run.rows("SELECT DISTINCT rows FROM generic_column") == [(2000,)]
 
@@ -332,7 +326,7 @@ def test_hostile_names_are_only_names(tmp_path: Path) -> None:
     rows = pa.table({'x"; DROP TABLE patient; --': ["1"], "file_row_number": [7]})
     folder.mkdir()
     pq.write_table(rows.drop_columns("file_row_number"), folder / "a'b[0].parquet")
-    (folder / "c*'.csv").write_text("\"q\"\"; DROP TABLE x\",'b\n1,2\n", encoding="utf-8")
+    (folder / "c*'.csv").write_text('"q""; DROP TABLE x",\'b\n1,2\n', encoding="utf-8")
     with reading(list(folder.iterdir())) as run:
         assert [row["profiled"] for row in run.ledger.values()] == [1, 1]
         assert run.one("SELECT count(*) FROM patient") == 0

@@ -4,26 +4,31 @@
   const tools = document.getElementById("tools");
   if (!tools) return;
   tools.hidden = false;
+  const findings = JSON.parse(document.getElementById("scorecard").textContent).findings;
   const groups = [...document.querySelectorAll(".group")];
   const cards = [...document.querySelectorAll(".card")];
+  const place = new Map(cards.map((card, number) => [card, number]));
   const shown = document.getElementById("shown");
+  const finding = (card) => findings[card.id.slice(1)];
 
-  const before = (order) => (a, b) => {
-    if (order === "element" && a.dataset.element !== b.dataset.element) return a.dataset.element < b.dataset.element ? -1 : 1;
-    if (order === "n" || order === "patients") return b.dataset[order] - a.dataset[order] || a.dataset.place - b.dataset.place;
-    return a.dataset.place - b.dataset.place;
+  const before = (key) => (a, b) => {
+    const [x, y] = [finding(a)[key], finding(b)[key]];
+    if (key === "element" && x !== y) return x < y ? -1 : 1;
+    if (key === "numerator" || key === "patients") return (y || 0) - (x || 0) || place.get(a) - place.get(b);
+    return place.get(a) - place.get(b);
   };
 
   const apply = () => {
     const keys = ["status", "severity", "owner"].filter((key) => tools.elements[key].value);
-    for (const card of cards) card.hidden = keys.some((key) => card.dataset[key] !== tools.elements[key].value);
+    for (const card of cards) card.hidden = keys.some((key) => finding(card)[key] !== tools.elements[key].value);
     for (const group of groups) {
       const mine = [...group.querySelectorAll(".card")];
       group.hidden = mine.every((card) => card.hidden);
       group.append(...mine.sort(before(tools.elements.order.value)));
     }
     const count = cards.filter((card) => !card.hidden).length;
-    shown.value = count === cards.length ? `${count} findings` : `${count} of ${cards.length} findings`;
+    const of = count === cards.length ? "" : ` of ${cards.length}`;
+    shown.value = `${count}${of} finding${cards.length === 1 ? "" : "s"}`;
   };
 
   tools.addEventListener("change", apply);
