@@ -20,6 +20,9 @@ from ehrready.terminology import grammar, systems
 if TYPE_CHECKING:
     import duckdb
 
+# Σn² and Σn·of; a row without a patient is its own cluster, so that the sums of two data sets add
+_SQUARES = "sum(CASE WHEN patient_id IS NULL THEN n ELSE n * n END), sum(CASE WHEN patient_id IS NULL THEN n ELSE n * total END)"
+
 #: Systems of HL7's own small tables are pooled under one key: their URIs are open-ended.
 HL7 = "hl7"
 
@@ -31,7 +34,7 @@ def measure(con: duckdb.DuckDBPyConnection, frames: dict[str, Frame]) -> None:
     )
     _classify(con)
     con.execute(
-        "CREATE TEMP TABLE judged AS SELECT g.element, g.record, g.concept, g.patient_id, g.version, j.pid FROM coding g JOIN judge j "
+        "CREATE TEMP TABLE judged AS SELECT g.element, g.record, g.concept, CASE WHEN NOT is_absent(g.patient_id) THEN g.patient_id END AS patient_id, g.version, j.pid FROM coding g JOIN judge j "
         "ON g.element = j.element AND coalesce(g.\"system\", '') = j.s AND coalesce(g.code, '') = j.c"
     )
     con.execute("CREATE TEMP TABLE per_pair AS SELECT element, pid, patient_id, count(*) n FROM judged GROUP BY ALL")
@@ -48,7 +51,7 @@ def measure(con: duckdb.DuckDBPyConnection, frames: dict[str, Frame]) -> None:
     )
     frames["classes"] = _rows(
         con,
-        "SELECT element, key, how, cls, sum(n), count(patient_id), sum(n * n), sum(n * total) FROM per_class GROUP BY 1, 2, 3, 4",
+        f"SELECT element, key, how, cls, sum(n), count(patient_id), {_SQUARES} FROM per_class GROUP BY 1, 2, 3, 4",
         4,
     )
     _systems(con, frames)
@@ -116,7 +119,7 @@ def _systems(con: duckdb.DuckDBPyConnection, frames: dict[str, Frame]) -> None:
     con.execute("CREATE TEMP TABLE concept_total AS SELECT element, patient_id, sum(n)::BIGINT total FROM per_concept GROUP BY 1, 2")
     rows = _rows(
         con,
-        "SELECT p.element, bits, sum(n), count(p.patient_id), sum(n * n), sum(n * total) FROM per_concept p JOIN concept_total t "
+        f"SELECT p.element, bits, sum(n), count(p.patient_id), {_SQUARES.replace('patient_id', 'p.patient_id')} FROM per_concept p JOIN concept_total t "
         "ON p.element = t.element AND p.patient_id IS NOT DISTINCT FROM t.patient_id GROUP BY 1, 2",
         2,
     )

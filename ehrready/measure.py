@@ -75,21 +75,23 @@ def _sites(con: duckdb.DuckDBPyConnection) -> None:
         "CREATE TEMP TABLE site_of_encounter AS SELECT id, min(site) site FROM encounter WHERE site IS NOT NULL AND id IS NOT NULL GROUP BY 1;"
         "CREATE TEMP TABLE site_of_patient AS SELECT patient_id id, min(site) site FROM patient WHERE site IS NOT NULL AND patient_id IS NOT NULL GROUP BY 1"
     )
-    # one site (or none) needs no join: groups by site are only measured when there are two
+    # no site at all needs no join; a single one does, since profiles of several hospitals must add up
     sites = con.execute(
-        "SELECT count(DISTINCT site) FROM (SELECT site FROM site_of_encounter UNION ALL SELECT site FROM site_of_patient "
-        "UNION ALL SELECT DISTINCT site FROM concept)"
+        "SELECT count(site) FROM (SELECT site FROM site_of_encounter UNION ALL SELECT site FROM site_of_patient "
+        "UNION ALL SELECT any_value(site) FROM concept)"
     ).fetchone()
-    several = bool(sites and sites[0] > 1)
+    known = bool(sites and sites[0])
     for name in [*TABLES, "concept"]:
         key = "patient_id" if name == "patient" else "encounter_id" if name != "encounter" else "id"
         site = "NULL"
         joins = ""
-        if several:
+        if known:
             site = "coalesce(t.site, e.site, p.site)"
             joins = f" LEFT JOIN site_of_encounter e ON t.{key} = e.id LEFT JOIN site_of_patient p ON t.patient_id = p.id"
         con.execute(
-            f'CREATE TEMP VIEW "{name}_v" AS SELECT t.*, {site} AS place, CASE WHEN regexp_matches(t."at", \'^[0-9]{{4}}-[0-9]{{2}}\') '
+            f'CREATE TEMP VIEW "{name}_v" AS SELECT t.* EXCLUDE (patient_id), '
+            f"CASE WHEN NOT is_absent(t.patient_id) THEN t.patient_id END AS patient_id, t.patient_id AS stated_patient, {site} AS place, "
+            "CASE WHEN regexp_matches(t.\"at\", '^[0-9]{{4}}-[0-9]{{2}}') "
             f'THEN left(t."at", 7) ELSE \'\' END AS month FROM "{name}" t{joins}'
         )
 
@@ -127,7 +129,7 @@ def _records(con: duckdb.DuckDBPyConnection, frames: dict[str, Frame]) -> None:
 def _scalars(con: duckdb.DuckDBPyConnection, table: str, states: Frame) -> None:
     """Measure the states of a table's scalar elements in one scan."""
     elements = {element: column for element, (t, column) in SCALARS.items() if t == table}
-    cases = {element: _scalar_state(f'"{column}"') for element, column in elements.items()}
+    cases = {element: _scalar_state("stated_patient" if column == "patient_id" else f'"{column}"') for element, column in elements.items()}
     if table == "observation":
         cases["observation.value"] = (
             "CASE WHEN value_kind = 'text' AND null_token(value_text) THEN 'null-token' WHEN value_kind IS NOT NULL THEN 'present' "
@@ -163,16 +165,22 @@ def _concepts(con: duckdb.DuckDBPyConnection, states: Frame) -> None:
     """Measure the states of the coded elements: of the first concept of each record."""
     con.execute(
         "CREATE OR REPLACE TEMP TABLE cell AS SELECT element, patient_id, place, month, CASE WHEN n_codings > 0 THEN 'coded' "
-        "WHEN absent_reason = 'masked' THEN 'masked' WHEN null_token(\"text\") THEN 'null-token' WHEN \"text\" IS NOT NULL THEN 'text-only' "
+        "WHEN absent_reason = 'masked' THEN 'masked' WHEN absent_reason IS NOT NULL AND (\"text\" IS NULL OR null_token(\"text\")) "
+        "THEN 'absent-with-reason' WHEN null_token(\"text\") THEN 'null-token' WHEN \"text\" IS NOT NULL THEN 'text-only' "
         "WHEN absent_reason IS NOT NULL THEN 'absent-with-reason' ELSE 'missing' END state, count(*) n FROM concept_v WHERE ordinal = 1 GROUP BY ALL"
     )
     _roll_up(con, states, f"SELECT * FROM cell WHERE element IN ({', '.join(map(quote, CODED))})")
 
 
+def _squares(count: str) -> str:
+    """Return the SQL of Σn² and Σn·of over clusters."""
+    return f"sum(CASE WHEN patient_id IS NULL THEN {count} ELSE {count} * {count} END), sum(CASE WHEN patient_id IS NULL THEN {count} ELSE {count} * total END)"
+
+
 def _roll_up(con: duckdb.DuckDBPyConnection, states: Frame, cells: str) -> None:
     """Add (element, patient_id, place, month, state, n) up to n, patients, Σn², Σn·of by all, month and site.
 
-    The state ``*`` is the total; rows without a patient form one cluster and count as no patient.
+    The state ``*`` is the total; rows without a patient count as no patient, each its own cluster (so that sums add).
     """
     for grouping, group in (("all", "''"), ("month", "month"), ("site", "place")):
         where = "" if grouping == "all" else f" WHERE {group} IS NOT NULL AND {group} <> ''"
@@ -182,8 +190,8 @@ def _roll_up(con: duckdb.DuckDBPyConnection, states: Frame, cells: str) -> None:
         )
         rows = _frame(
             con,
-            "SELECT element, g, state, sum(n), count(patient_id), sum(n * n), sum(n * total) FROM per_patient GROUP BY 1, 2, 3 UNION ALL "
-            "SELECT element, g, '*', sum(total), count(patient_id), sum(total * total), sum(total * total) FROM "
+            f"SELECT element, g, state, sum(n), count(patient_id), {_squares('n')} FROM per_patient GROUP BY 1, 2, 3 UNION ALL "
+            f"SELECT element, g, '*', sum(total), count(patient_id), {_squares('total')} FROM "
             "(SELECT DISTINCT element, g, patient_id, total FROM per_patient) GROUP BY 1, 2",
             3,
         )

@@ -63,6 +63,8 @@ def test_the_demo_finds_all_planted_defects_with_their_counts_and_nothing_else(
     assert set(found) <= explained, sorted(set(found) - explained)
     assert cards[name]["verdict"] == "not-ready"
     assert cards[name]["coverage"] == 1.0
+    assert cards[name]["subject"]["period"] == {"start": "2025-10", "end": "2026-06"}
+    assert cards[name]["subject"]["patients"] == 400
 
 
 @pytest.mark.parametrize("name", FORMATS)

@@ -28,6 +28,7 @@ _PIECE, _REPAIRED = b"\x1e", b"\x1d"  # lines of our own, impossible in data of 
 _STANDARD = re.compile(rb"MSH\|\^~\\&#?(\||$)")
 #: Where a message begins, in one form.
 BORDER = re.compile(rb"(?:^|\r)(?=MSH(?![A-Za-z0-9 \t]))")
+_INDENTED = re.compile(rb"\r[ \t]+(?=MSH(?![A-Za-z0-9 \t]))")
 _BLANK, _MARK, _MESSAGE, _BATCH, _SEGMENT, _OTHER, _CHARSET = range(7)
 _SEPARATORS = "|^~\\&"
 _ESCAPES = dict(zip(_SEPARATORS, "FSRET", strict=True))
@@ -144,8 +145,9 @@ def split(pieces: Sequence[Piece]) -> Block:
 
 
 def _joined(parts: Iterable[bytes]) -> bytes:
-    """Join pieces, each after a line that marks its start; a byte order mark at the start of a line goes."""
-    return b"\r".join(line for part in parts for line in (_PIECE, part)).replace(b"\r" + _BOM, b"\r")
+    """Join pieces, each after a line that marks its start; byte order marks and spaces before an MSH go."""
+    data = b"\r".join(line for part in parts for line in (_PIECE, part)).replace(b"\r" + _BOM, b"\r")
+    return _INDENTED.sub(b"\r", data) if b" MSH" in data or b"\tMSH" in data else data
 
 
 def _separates(mark: bytes) -> bool:
@@ -256,7 +258,7 @@ def _rewrite(lines: list[str]) -> list[str] | None:
         return None
     if any("\x1b" in line for line in lines):
         lines = _iso2022(lines, used[0])
-    begins = re.compile(rf"[ \t]*([A-Z][A-Z0-9]{{2}}){re.escape(used[0])}")
+    begins = re.compile(rf"[ \t]*(?!MSH)[A-Z][A-Z0-9]{{2}}{re.escape(used[0])}")
     segments = [lines[0]]
     for line in lines[1:]:
         if begins.match(line):
@@ -274,13 +276,17 @@ def _rewrite(lines: list[str]) -> list[str] | None:
 def _translate(text: str, used: tuple[str, str, str, str, str]) -> str:
     """Write a segment with the standard separators; what was data and now would separate is escaped."""
     escape = used[3]
+    data = {letter: chr(4 + i) for i, letter in enumerate("FSRET")}  # an escape means the message's own separator
     if escape:
         quoted = re.escape(escape)
-        text = re.sub(f"{quoted}({_SEQUENCE.format(quoted)}){quoted}", "\x02\\1\x02", text)
-    table = {ord(c): f"\x02{_ESCAPES[c]}\x02" for c in _SEPARATORS}
-    table.update({ord(c): standard for c, standard in zip(used, _SEPARATORS, strict=True) if c and c != escape})
+        sequence = f"{quoted}({_SEQUENCE.format(quoted)}){quoted}"
+        text = re.sub(sequence, lambda found: data.get(found[1], f"\x02{found[1]}\x02"), text)
+    meant = {c: f"\x02{letter}\x02" for c, letter in _ESCAPES.items()}
+    table = {ord(c): mark for c, mark in meant.items()}
+    table |= {ord(c): standard for c, standard in zip(used, _SEPARATORS, strict=True) if c and c != escape}
     if escape:
-        table[ord(escape)] = "\x02E\x02"
+        table[ord(escape)] = meant.get(escape, escape)
+    table |= {ord(mark): meant.get(c, c) for mark, c in zip(data.values(), used, strict=True)}
     return text.translate(table).replace("\x02", "\\")
 
 

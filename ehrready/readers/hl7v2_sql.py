@@ -334,7 +334,7 @@ def _value(mapping: dict[str, Any], value: dict[str, Any], layers: Layers) -> di
     unit = Place.of(value["unit"])
     unit_text, second, system = (unit._replace(component=i).text for i in (1, 2, 3))
     signs = "('', '<', '>', '<=', '>=', '=', '<>')"
-    null = "trim(value_data) = ''"
+    null = "trim(value_data) = '\"\"'"
     layers.add(
         {
             "value_type": f"coalesce(upper({Place.of(value['type']).text}), '')",

@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import duckdb
+import numpy as np
 import pyarrow as pa
 
 from ehrready.engines.duckdb import quote
@@ -68,9 +69,6 @@ class _Text:
 
     path: Path
     newlines: int = 0
-    quotes: bool = False
-    blank: bool = False
-    lone_cr: bool = False
     nul: bool = False
     multibyte: bool = False  # some line is valid UTF-8 beyond ASCII
     bad: bool = False  # some line is not UTF-8
@@ -80,11 +78,7 @@ class _Text:
     def look(self, lines: bytes) -> None:
         """Take note of whole lines."""
         self.newlines += lines.count(b"\n")
-        self.quotes = self.quotes or b'"' in lines
         self.nul = self.nul or b"\0" in lines
-        empty = lines.startswith((b"\n", b"\r\n")) or b"\n\n" in lines or b"\n\r\n" in lines
-        self.blank = self.blank or empty
-        self.lone_cr = self.lone_cr or lines.count(b"\r") != lines.count(b"\r\n")
         if lines.isascii():
             return
         try:
@@ -205,33 +199,64 @@ def _columns(width: int) -> list[str]:
 
 
 def _fast(con: duckdb.DuckDBPyConnection, text: _Text, delimiter: str, width: int, skip: int) -> int | None:
-    """Load all rows with DuckDB in file order and return how many, or None where it refuses one.
+    """Load all rows with DuckDB in file order and return how many, or None where that is not certain.
 
-    A row count that differs from the count of lines (a quoted line end, or a parallel scan that was misled by
-    one) is loaded again by one thread; tab files that fail with quotes are tried without (OHDSI Athena).
+    DuckDB may refuse a row, and it may also drop rows without a word (those behind an open quote at the end of a
+    file): its count must be the number of lines, else of rows as `_count_rows` counts them.  Tab files are also
+    tried without quotes (OHDSI Athena writes none).
     """
     columns = "{" + ", ".join(f"'{name}': 'VARCHAR'" for name in _columns(width)) + "}"
-    certain = not (text.blank or text.lone_cr)
     source = f"{glob_free(text.path)}, auto_detect = false, header = false, skip = {skip}"
-    expected = text.newlines + (not text.ends) - skip
-    tries = [('"', "true"), ('"', "false")]
-    if delimiter == "\t":
-        tries = [('"', "true"), ("", "true"), ('"', "false"), ("", "false")]
+    lines = text.newlines + (not text.ends) - skip
     with in_file_order(con):
-        for quoting, parallel in tries:
-            mark = quote(quoting)
-            try:
-                con.execute(
-                    f"CREATE OR REPLACE TEMP TABLE {STAGE} AS SELECT * FROM read_csv({source}, "
-                    f"delim = {quote(delimiter)}, quote = {mark}, escape = {mark}, columns = {columns}, "
-                    f"strict_mode = true, null_padding = false, parallel = {parallel})"
-                )
-            except (duckdb.InvalidInputException, duckdb.ConversionException):
-                continue
-            rows = int(con.execute(f"SELECT count(*) FROM {STAGE}").fetchall()[0][0])
-            if (certain and rows == expected) or (parallel == "false" and (text.quotes or not certain)):
-                return rows
+        for mark in ("'\"'", "''") if delimiter == "\t" else ("'\"'",):
+            exact: int | None = lines
+            for parallel in ("true", "false"):
+                try:
+                    con.execute(
+                        f"CREATE OR REPLACE TEMP TABLE {STAGE} AS SELECT * FROM read_csv({source}, "
+                        f"delim = {quote(delimiter)}, quote = {mark}, escape = {mark}, columns = {columns}, "
+                        f"strict_mode = true, null_padding = false, parallel = {parallel})"
+                    )
+                except (duckdb.InvalidInputException, duckdb.ConversionException):
+                    break
+                rows = int(con.execute(f"SELECT count(*) FROM {STAGE}").fetchall()[0][0])
+                if rows == exact:
+                    return rows
+                exact = _count_rows(text.path, skip, quotes=mark != "''")
+                if rows == exact:
+                    return rows
     return None
+
+
+def _count_rows(path: Path, skip: int, *, quotes: bool) -> int | None:
+    """Count the rows after ``skip`` lines: line feeds outside quotes, blank lines left out.
+
+    Independent of any parser: within a row of RFC 4180 the quotes so far are even exactly outside quotes.  None
+    where that does not tell: a quote still open at the end, a carriage return that may end a line.
+    """
+    rows, length, odd, last = 0, 0, False, 0  # length: bytes since the last row's end
+    with path.open("rb") as stream:
+        for _ in range(skip):
+            stream.readline()
+        while block := stream.read(_BLOCK):
+            data = np.frombuffer(block, np.uint8)
+            inside = np.bitwise_xor.accumulate(data == 34) ^ odd if quotes else np.zeros(len(data), np.bool_)
+            ends = np.flatnonzero((data == 10) & ~inside)
+            returns = np.flatnonzero((data == 13) & ~inside)
+            following = data[np.minimum(returns + 1, len(data) - 1)]
+            if (last == 13 and not odd and data[0] != 10) or np.any((following != 10) & (returns + 1 < len(data))):
+                return None
+            sizes = np.diff(ends, prepend=-1) - 1
+            if len(ends):
+                sizes[0] += length
+                length = len(data) - 1 - int(ends[-1])
+            else:
+                length += len(data)
+            before = np.where(ends > 0, data[np.maximum(ends - 1, 0)], last)
+            rows += int(np.count_nonzero((sizes > 1) | ((sizes == 1) & (before != 13))))
+            odd, last = bool(inside[-1]), int(data[-1])
+    return None if odd or (last == 13 and length) else rows + bool(length)
 
 
 def _slow(

@@ -171,7 +171,7 @@ def plural(count: int, noun: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Bar:
-    """The geometry of a finding's bar in view-box units, and what a screen reader says of it."""
+    """The geometry of a finding's bar in view-box units; ``text`` names it (the table beside it has the rest)."""
 
     scale: float
     value: int
@@ -263,9 +263,7 @@ def _bar(f: Row) -> Bar | None:
     def at(value: float | None) -> int | None:
         return None if value is None else round(_LEFT + _WIDTH * min(max(value / scale, 0.0), 1.0))
 
-    text = f"{percent(f['rate'])} of {number(f['denominator'])}"
-    if low is not None and high is not None:
-        text += f", 95 % interval {percent(max(low, 0.0))} to {percent(min(high, 1.0))}"
+    text = percent(f["rate"])
     text += f", limit {percent(limit)}" if limit is not None else ""
     text += f", training {percent(trained)}" if trained is not None else ""
     return Bar(scale, at(f["rate"]) or _LEFT, at(low), at(high), at(limit), limit, at(trained), text)
