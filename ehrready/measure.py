@@ -91,7 +91,7 @@ def _sites(con: duckdb.DuckDBPyConnection) -> None:
         con.execute(
             f'CREATE TEMP VIEW "{name}_v" AS SELECT t.* EXCLUDE (patient_id), '
             f"CASE WHEN NOT is_absent(t.patient_id) THEN t.patient_id END AS patient_id, t.patient_id AS stated_patient, {site} AS place, "
-            "CASE WHEN regexp_matches(t.\"at\", '^[0-9]{{4}}-[0-9]{{2}}') "
+            "CASE WHEN regexp_matches(t.\"at\", '^[0-9]{4}-[0-9]{2}') "
             f'THEN left(t."at", 7) ELSE \'\' END AS month FROM "{name}" t{joins}'
         )
 

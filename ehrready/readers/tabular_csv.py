@@ -368,8 +368,8 @@ def _rows(lines: Iterator[str], delimiter: str, width: int) -> Iterator[list[str
                 feed.span = 1 if stray >= _MAX_STRAY else _MAX_SPAN
             yield "encoding" if _SURROGATES.search(line) or "\0" in line else "invalid-csv"
             continue
-        if len(row) == width + 1 and row[-1] == "":
-            row.pop()  # a delimiter at the end of the line
+        while len(row) > width and row[-1] == "":
+            row.pop()  # delimiters at the end of the line: DuckDB takes them too
         joined = "".join(feed.taken)
         if _SURROGATES.search(joined) or "\0" in joined:
             yield "encoding"

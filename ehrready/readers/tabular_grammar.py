@@ -33,6 +33,8 @@ from ehrready.tables import CODED, TABLES, table_of
 
 #: A mapping file larger than this is refused.
 MAX_BYTES = 1 << 20
+#: Deeper nesting is refused: the YAML library needs quadratic time for it.
+MAX_DEPTH = 40
 #: How often one source table may feed one canonical table (PCORnet's VITAL has five measurements a row).
 MAX_SLOTS = 8
 #: Canonical columns the engine fills itself.
@@ -88,7 +90,12 @@ class _Checker:
                 self.problem(1, f"the file is larger than {MAX_BYTES} bytes")
                 return None
             text = data.decode("utf-8-sig")
+            depth = 0
             for event in yaml.parse(text, Loader=yaml.SafeLoader):
+                depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+                if depth > MAX_DEPTH:
+                    self.problem(1, f"nested deeper than {MAX_DEPTH} levels")
+                    return None
                 if isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None):
                     line = event.start_mark.line + 1 if event.start_mark else 1
                     self.problem(line, "aliases and anchors are not allowed")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import functools
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -33,6 +34,7 @@ CONCEPTS = """
     AS t(concept_id, vocabulary_id, concept_code, concept_name)"""
 
 
+@functools.cache
 def table(path: Path) -> dict[str, list[Any]]:
     """Read a Parquet file with pyarrow alone, columns by lower-case name."""
     return {name.lower(): values for name, values in pq.read_table(path).to_pydict().items()}

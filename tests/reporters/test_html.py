@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import copy
 import hashlib
+import itertools
 import json
 import re
 import shutil
@@ -115,7 +116,7 @@ def test_the_verdict_stands_before_the_findings_and_headings_never_skip_a_level(
     levels = [int(tag[1]) for tag, _ in Page(text).tags if re.fullmatch("h[1-6]", tag)]
     assert levels[0] == 1
     assert levels.count(1) == 1
-    assert all(after <= before + 1 for before, after in zip(levels, levels[1:], strict=False))
+    assert all(after <= before + 1 for before, after in itertools.pairwise(levels))
 
 
 def test_page_one_says_who_what_how_much_and_what_to_do() -> None:
@@ -254,7 +255,7 @@ def test_a_hostile_string_in_any_field_is_text(text: str) -> None:
     assert len(dirty.all("script")) == 2
     assert not [name for _, attributes in dirty.tags for name in attributes if name.startswith("on")]
     # all of it is text somewhere, as typed
-    assert text.split("\u2028")[0] in "".join(t for name, t in dirty.texts if name not in {"script", "style"})
+    assert text.split("\u2028", maxsplit=1)[0] in "".join(t for name, t in dirty.texts if name not in {"script", "style"})
     assert embedded(html.render(Scorecard(spoiled(document, text)))) == spoiled(document, text)
 
 
@@ -477,11 +478,15 @@ def test_the_filter_shows_the_work_of_one_owner(browse: Browse) -> None:
     assert seen["shown"] == f"{len(mine)} of {len(seen['all'])} findings"
 
 
-@pytest.mark.parametrize("width", [390, 768, 1280])
-def test_it_fits_the_screen(browse: Browse, tmp_path: Path, width: int) -> None:
-    seen = probe(browse, card(), width)
+@pytest.mark.parametrize("width", [320, 390, 768, 1280])
+def test_nothing_sticks_out_of_the_screen(browse: Browse, width: int) -> None:
+    seen = probe(browse, many(card(), 12), width)  # 320 pixels: reflow, WCAG 2.2 criterion 1.4.10
     assert seen["window"] == width
     assert seen["wide"] <= width
+
+
+@pytest.mark.parametrize("width", [390, 768, 1280])
+def test_it_can_be_photographed_at_three_widths(browse: Browse, tmp_path: Path, width: int) -> None:
     picture = tmp_path / "page.png"
     browse(html.render(card()), f"--screenshot={picture}", f"--window-size={width},1200")
     data = picture.read_bytes()
