@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import functools
 import gzip
 import io
 import tempfile
@@ -61,9 +62,16 @@ def test_case(name: str, tmp_path: Path) -> None:
             assert [note for (note,) in notes] == expected["notes"]
 
 
+@functools.cache
+def engine() -> duckdb.DuckDBPyConnection:
+    """One connection for all examples: staging replaces its table every time."""
+    return duckdb.connect(config={"threads": 2})
+
+
 def staged(data: bytes, *, fast: bool) -> tuple[Staged, list[tuple[Any, ...]]] | str:
     """Stage a CSV file and return it with its rows in file order, or why it could not be read."""
-    with tempfile.TemporaryDirectory() as folder, duckdb.connect() as con:
+    con = engine()
+    with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "t.csv"
         path.write_bytes(data)
         try:
