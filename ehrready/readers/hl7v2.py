@@ -7,22 +7,21 @@ canonical tables by SQL generated from mappings/hl7v2.yaml (``hl7v2_sql``); smal
 from __future__ import annotations
 
 import codecs
-import functools
 import gzip
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 import duckdb
 import numpy as np
 import pyarrow as pa
-import yaml
 
-from ehrready.readers import hl7v2_split, hl7v2_sql
+from ehrready.readers import hl7v2_mapping, hl7v2_split, hl7v2_sql
 from ehrready.readers.base import Ended, Event, Read, Rejected, SourceFile
 from ehrready.readers.blocks import BATCH_ROWS, BLOCK_BYTES, STREAM_ERRORS, integers, open_stream
+from ehrready.readers.hl7v2_mapping import mapping
 from ehrready.readers.hl7v2_sql import PLACE_BITS
 from ehrready.tables import ENTRY_BIT, POSITION_BITS
 
@@ -34,14 +33,6 @@ _START = re.compile(rb"(MSH|FHS|BHS)[^A-Za-z0-9\s]")
 _WIDE = {b"\xff\xfe": "utf-16-le", b"\xfe\xff": "utf-16-be"}
 _WIDE_START = re.compile(rb"(?:M\0S\0H\0|[FB]\0H\0S\0)|(\0M\0S\0H|\0[FB]\0H\0S)")
 _LEADING = b"\xef\xbb\xbf\r \t"
-
-
-@functools.cache
-def mapping() -> dict[str, Any]:
-    """Return mappings/hl7v2.yaml: where each canonical column comes from."""
-    text = (Path(__file__).parent / "mappings" / "hl7v2.yaml").read_text("utf-8")
-    loaded: dict[str, Any] = yaml.safe_load(text)
-    return loaded
 
 
 @dataclass(slots=True)
@@ -115,7 +106,7 @@ class Hl7v2Reader:
 
     def source_elements(self) -> dict[str, str]:
         """Return canonical element to field, e.g. ``condition.code`` to ``DG1-3``."""
-        return hl7v2_sql.source_elements(mapping())
+        return hl7v2_mapping.source_elements(mapping())
 
 
 def _wide(start: bytes) -> str:
@@ -186,7 +177,7 @@ def _reason(error: BaseException) -> str:
 def _block(con: duckdb.DuckDBPyConnection, waiting: Sequence[hl7v2_split.Piece | _End], known: dict[int, _File]) -> Iterator[Event]:
     """Read the waiting pieces into the tables; yield their events in the order of the files."""
     pieces = [item for item in waiting if isinstance(item, hl7v2_split.Piece)]
-    block = hl7v2_split.split(pieces)
+    block = hl7v2_split.split(pieces, hl7v2_mapping.segments(mapping()))
     counts = np.bincount(block.piece_of, minlength=len(pieces)).tolist()
     for piece, line in block.batches:
         known[pieces[piece].file].declare(line)
@@ -237,9 +228,9 @@ def _tables(block: hl7v2_split.Block, files: hl7v2_split.Integers, bases: hl7v2_
     header, person = kind.get("MSH", none), kind.get("PID", none)
     starts = header | person
     gid = np.cumsum(starts) - 1
-    ups = {name: np.cumsum(kind.get(name, none)) for name in hl7v2_sql.parents(mapping())}
+    ups = {name: np.cumsum(kind.get(name, none)) for name in hl7v2_mapping.parents(mapping())}
     tables = {}
-    for name in hl7v2_sql.segments(mapping()):
+    for name in hl7v2_mapping.segments(mapping()):
         rows = np.flatnonzero(kind.get(name, none))
         columns = {"record": record, "message": block.message, "gid": gid}
         columns |= {f"up_{parent}": up for parent, up in ups.items()}

@@ -8,9 +8,10 @@ Source: HL7 v2.8.2 chapter 2 (2.5 message construction, 2.7 escapes, 2.10.3 batc
 
 from __future__ import annotations
 
+import itertools
 import re
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -75,11 +76,11 @@ class Block:
     kinds: list[str]
     piece_of: Integers
     place_in_piece: Integers
-    junk: set[int] = field(default_factory=set)
-    batches: list[tuple[int, str]] = field(default_factory=list)
-    bad: list[int] = field(default_factory=list)
-    repaired: Integers = field(default_factory=lambda: np.zeros(0, np.int64))
-    escapes: str = ""
+    junk: set[int]
+    batches: list[tuple[int, str]]
+    bad: list[int]
+    repaired: Integers
+    escapes: str
 
 
 def border(data: bytes) -> int:
@@ -92,12 +93,15 @@ def border(data: bytes) -> int:
     return -1
 
 
-def split(pieces: Sequence[Piece]) -> Block:
-    """Split pieces into segments; never fails, whatever the bytes are."""
+def split(pieces: Sequence[Piece], wanted: Collection[str]) -> Block:
+    """Split pieces into segments, of which the ``wanted`` ones are kept; never fails, whatever the bytes are."""
     data = _joined(piece.data for piece in pieces)
-    if not _is_utf8(data):
+    try:
+        text = strings([data]).cast(pa.large_string())
+    except pa.ArrowInvalid:
         data = _joined(b"".join(_repaired(piece.data)) for piece in pieces)
-    lines = pc.split_pattern(strings([data]).cast(pa.large_string()), "\r").flatten()
+        text = strings([data]).cast(pa.large_string())
+    lines = pc.split_pattern(text, "\r").flatten()
     codes, prefixes = _distinct(lines, 4)
     what = np.array([_classify(prefix) for prefix in prefixes], np.int8)[codes]
     starts = np.isin(what, (_MARK, _MESSAGE, _BATCH))
@@ -107,41 +111,37 @@ def split(pieces: Sequence[Piece]) -> Block:
     message = np.cumsum(what == _MESSAGE) - 1
     piece = np.cumsum(what == _MARK) - 1
     piece_of = piece[what == _MESSAGE]
-    firsts = np.searchsorted(piece_of, np.arange(len(pieces)))
-    block = Block(
-        segments=pa.nulls(0, pa.large_string()),
-        message=np.zeros(0, np.int64),
-        place=np.zeros(0, np.int64),
-        kind=np.zeros(0, np.int64),
-        kinds=[],
-        piece_of=piece_of,
-        place_in_piece=np.arange(len(piece_of)) - firsts[piece_of],
-        repaired=np.unique(message[inside & (what == _CHARSET)]),
-    )
-    outside = ~inside & np.isin(what, (_SEGMENT, _OTHER))
-    block.junk = set(np.unique(piece[outside]).tolist())
-    trailers = order[what == _BATCH]
-    block.batches = list(zip(piece[trailers].tolist(), lines.take(integers(trailers)).to_pylist(), strict=True))
+    repaired = np.unique(message[inside & (what == _CHARSET)])
+    inside &= what != _CHARSET
     special = _special(lines, what, inside, message, len(piece_of), data)
-    plain = order[inside & (what != _CHARSET) & ~special[message]]
-    odd = order[inside & (what != _CHARSET) & special[message]]
-    names = {prefix[:3].decode("latin-1") for prefix in prefixes}
-    rewritten = list(_rewritten(lines.take(integers(odd)).to_pylist(), message[odd].tolist(), block.bad))
-    block.kinds = sorted(names | {text[:3] for _, text in rewritten})
-    number = {name: i for i, name in enumerate(block.kinds)}
-    kind_of = np.array([number[prefix[:3].decode("latin-1")] for prefix in prefixes], np.int64)
-    block.segments = lines.take(integers(plain))
-    block.message, block.kind = message[plain], kind_of[codes[plain]]
-    if rewritten:
-        texts = strings([text.encode() for _, text in rewritten]).cast(pa.large_string())
-        block.segments = pa.concat_arrays([block.segments, texts])
-        block.message = np.concatenate([block.message, np.array([m for m, _ in rewritten], np.int64)])
-        block.kind = np.concatenate([block.kind, np.array([number[t[:3]] for _, t in rewritten], np.int64)])
-    block.segments, block.escapes = _marked(block.segments)
-    count = np.arange(len(block.message))
-    first = np.maximum.accumulate(np.where(np.diff(block.message, prepend=-1) != 0, count, 0))
-    block.place = count - first + 1
-    return block
+    plain, odd = order[inside & ~special[message]], order[inside & special[message]]
+    bad: list[int] = []
+    rewritten = list(_rewritten(lines.take(integers(odd)).to_pylist(), message[odd].tolist(), bad))
+    kinds = sorted(wanted)
+    number = {name: i for i, name in enumerate(kinds)}
+    kind_of = np.array([number.get(prefix[:3].decode("latin-1"), -1) for prefix in prefixes], np.int64)
+    kind = np.concatenate([kind_of[codes[plain]], np.array([number.get(t[:3], -1) for _, t in rewritten], np.int64)])
+    owners = np.concatenate([message[plain], np.array([m for m, _ in rewritten], np.int64)])
+    count = np.arange(len(owners))
+    place = count - np.maximum.accumulate(np.where(np.diff(owners, prepend=-1) != 0, count, 0)) + 1
+    texts = [text.encode() for _, text in rewritten if text[:3] in number]
+    kept = lines.take(integers(plain[kind[: len(plain)] >= 0]))
+    segments, escapes = _marked(pa.concat_arrays([kept, strings(texts).cast(pa.large_string())]) if texts else kept)
+    trailers = order[what == _BATCH]
+    return Block(
+        segments=segments,
+        message=owners[kind >= 0],
+        place=place[kind >= 0],
+        kind=kind[kind >= 0],
+        kinds=kinds,
+        piece_of=piece_of,
+        place_in_piece=np.arange(len(piece_of)) - np.searchsorted(piece_of, np.arange(len(pieces)))[piece_of],
+        junk=set(np.unique(piece[(what[owner] != _MESSAGE) & np.isin(what, (_SEGMENT, _OTHER))]).tolist()),
+        batches=list(zip(piece[trailers].tolist(), lines.take(integers(trailers)).to_pylist(), strict=True)),
+        bad=bad,
+        repaired=repaired,
+        escapes=escapes,
+    )
 
 
 def _joined(parts: Iterable[bytes]) -> bytes:
@@ -185,7 +185,7 @@ def _classify(prefix: bytes) -> int:
 
 
 def _special(
-    lines: pa.Array, what: Integers, inside: np.typing.NDArray[np.bool_], message: Integers, n: int, data: bytes
+    lines: pa.Array, what: np.typing.NDArray[np.int8], inside: np.typing.NDArray[np.bool_], message: Integers, n: int, data: bytes
 ) -> np.typing.NDArray[np.bool_]:
     """Mark the messages that need rewriting: other separators, lines that are no segment, ISO 2022 escapes."""
     special = np.zeros(max(n, 1), np.bool_)
@@ -311,7 +311,7 @@ def _codec(fields: list[str]) -> str | None:
 def _repaired(data: bytes) -> Iterator[bytes]:
     """Yield the block with every message in UTF-8, a mark after those that no declared set explains."""
     starts = [0, *(found.end() for found in BORDER.finditer(data) if found.end()), len(data)]
-    for start, end in zip(starts, starts[1:], strict=False):
+    for start, end in itertools.pairwise(starts):
         part = data[start:end]
         if _is_utf8(part):
             yield part

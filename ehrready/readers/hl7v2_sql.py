@@ -7,28 +7,24 @@ until every file is read, so that the order of files cannot matter.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 import duckdb
 import pyarrow as pa
 
 from ehrready.engines.duckdb import quote
+from ehrready.readers.hl7v2_mapping import CONTEXT, Place, alternatives, places, scalars, sources, used
 from ehrready.readers.hl7v2_split import ESCAPED
-from ehrready.tables import CODING, CONCEPT, TABLES
+from ehrready.tables import ALL
 
 #: ``record`` is the message's number in its file and, in its last bits, the segment's place in the message: a
 #: message has many rows of a table, and what belongs to one row is found by ``record``.
 PLACE_BITS = 15
 
-#: Segments that say whose message it is: they come as context, not as the last one before a row.
-CONTEXT = ("MSH", "PID", "PV1")
-
 _TIMES = frozenset({"at", "end", "birth_date", "death_date", "recorded_at"})
 _KNOWN = ("record", "patient_id", "encounter_id", "site", "ts", "message")
 _VALUES = ("value_kind", "value_number", "value_text", "comparator", "unit", "unit_code", "range_low", "range_high")
-_PLACE = re.compile(r"([A-Z][A-Z0-9]{2})-(\d{1,3})(?:\.(\d{1,2}))?(?:\.(\d{1,2}))?")
 #: Identifier, text, system and version of the three codings of a CWE (v2.8.2 chapter 2.A.14).
 _CODINGS = ((1, 2, 3, 7), (4, 5, 6, 8), (10, 11, 12, 13))
 _NUMBER = r"[+-]?[0-9]*\.?[0-9]+"
@@ -46,43 +42,6 @@ CREATE OR REPLACE TEMP MACRO hl7_id(v) AS nullif(v, '""');
 CREATE OR REPLACE TEMP MACRO hl7_number(v) AS CASE WHEN NOT contains(v, '_') AND isfinite(try_cast(v AS DOUBLE))
     THEN try_cast(v AS DOUBLE) END;
 """
-
-
-class Place(NamedTuple):
-    """A place such as ``PID-3.4.1``; component and subcomponent are 0 where it names none."""
-
-    segment: str
-    field: int
-    component: int = 0
-    sub: int = 0
-
-    @classmethod
-    def of(cls, text: str) -> Place:
-        """Parse a place of the mapping; raises ValueError for anything else."""
-        if not (match := _PLACE.fullmatch(text)):
-            raise ValueError(f"{text} is no place in a segment, such as PID-3.1")
-        return cls(match[1], *(int(part or 0) for part in match.groups()[1:]))
-
-    @property
-    def whole(self) -> str:
-        """The SQL of the field with all its repetitions, in a row whose list of fields is ``f``."""
-        return f"f[{self.field + (self.segment != 'MSH')}]"
-
-    @property
-    def name(self) -> str:
-        """The SQL column that holds the first repetition of the field."""
-        return f"{self.segment}_{self.field}"
-
-    @property
-    def text(self) -> str:
-        """The SQL column that holds the place's text: trimmed, escapes resolved, empty is NULL."""
-        return f"{self.segment}_{self.field}_{self.component or 1}_{self.sub}"
-
-    @property
-    def part(self) -> str:
-        """The SQL of the component or subcomponent in a row that has the column ``name``."""
-        sql = _part(self.name, "^", self.component or 1)
-        return _part(sql, "&", self.sub) if self.sub else sql
 
 
 class Layers:
@@ -104,60 +63,11 @@ class Layers:
         self.add({name: f"clean({unescaped(f'raw_{name}', self.escapes)})" for name in chosen})
 
 
-def _part(value: str, separator: str, number: int) -> str:
-    return f"split_part({value}, '{separator}', {number})" if number > 1 else f"hl7_part({value}, '{separator}')"
-
-
 def unescaped(sql: str, escapes: str) -> str:
     """Return the SQL of a text with what its escapes stand for (``hl7v2_split.ESCAPED``)."""
     for mark in escapes:
         sql = f"replace({sql}, chr({ord(mark)}), {quote(ESCAPED[mark])})"
     return sql
-
-
-def _places(found: Any) -> list[Place]:
-    """Return the places of a column's entry: a place, a list of them, or either under ``take``."""
-    if isinstance(found, dict):
-        found = found["take"]
-    return [Place.of(text) for text in ([found] if isinstance(found, str) else found)]
-
-
-def _alternatives(concept: dict[str, Any]) -> list[dict[str, Any]]:
-    return list(concept.get("any", [concept]))
-
-
-def sources(mapping: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
-    """Return (table, entry) for every segment that fills a table."""
-    return [(table, entry) for table, entries in mapping["tables"].items() for entry in entries]
-
-
-def _scalars(entry: dict[str, Any]) -> list[Place]:
-    """Return the places an entry reads as texts."""
-    found = [place for column in entry["columns"].values() for place in _places(column)]
-    found += [Place.of(concept["text"]) for concept in entry["concepts"].values() if "text" in concept]
-    if value := entry.get("value"):
-        unit = Place.of(value["unit"])
-        found += [Place.of(value["type"]), Place.of(value["range"])]
-        found += [unit._replace(component=i) for i in (1, 2, 3)]
-    return found
-
-
-def _used(entry: dict[str, Any]) -> list[Place]:
-    """Return every place an entry reads."""
-    concepts = [one for concept in entry["concepts"].values() for one in _alternatives(concept)]
-    values = [entry["value"]["data"]] if "value" in entry else []
-    return _scalars(entry) + [Place.of(text) for text in [*(one["cwe"] for one in concepts), *values]]
-
-
-def parents(mapping: dict[str, Any]) -> list[str]:
-    """Return the segments that rows of other segments look back to (``OBR`` for OBX)."""
-    return sorted({p.segment for _, entry in sources(mapping) for p in _used(entry) if p.segment != entry["segment"]})
-
-
-def segments(mapping: dict[str, Any]) -> list[str]:
-    """Return every segment the mapping reads, the context's included."""
-    named = {entry["segment"] for _, entry in sources(mapping)} | {e["unless"] for _, e in sources(mapping) if "unless" in e}
-    return sorted(named | set(parents(mapping)) | set(CONTEXT))
 
 
 def prepare(con: duckdb.DuckDBPyConnection, mapping: dict[str, Any]) -> None:
@@ -190,7 +100,7 @@ def extract(con: duckdb.DuckDBPyConnection, mapping: dict[str, Any], tables: Map
     for table, entry in sources(mapping):
         if not len(tables[entry["segment"]]):
             continue
-        rows = _rows(mapping, table, entry, escapes)
+        rows = _rows(mapping, entry, escapes)
         if "key" not in entry:
             con.execute(f"CREATE OR REPLACE TEMP TABLE _hl7_typed AS {rows}")
             _write(con, table, entry)
@@ -238,12 +148,12 @@ def _fields(source: str, places: Iterable[Place], columns: str = "*") -> str:
 
 def _context(con: duckdb.DuckDBPyConnection, context: dict[str, Any], escapes: str) -> None:
     """Make ``_hl7_header`` (a row per message) and ``_hl7_ctx``: per PID and what follows it, whose record it is."""
-    place = {name: _places(found) for name, found in context.items()}
+    place = {name: places(found) for name, found in context.items()}
     columns: dict[str, str] = {}
     for segment in CONTEXT:
-        used = [p for found in place.values() for p in found if p.segment == segment]
-        layers = Layers(_fields(f"_hl7_{segment}", used), escapes)
-        layers.texts(used)
+        wanted = [p for found in place.values() for p in found if p.segment == segment]
+        layers = Layers(_fields(f"_hl7_{segment}", wanted), escapes)
+        layers.texts(wanted)
         columns[segment] = layers.sql
     text = {name: found[0].text for name, found in place.items()}
     con.execute(
@@ -261,18 +171,18 @@ def _context(con: duckdb.DuckDBPyConnection, context: dict[str, Any], escapes: s
     )
 
 
-def _rows(mapping: dict[str, Any], table: str, entry: dict[str, Any], escapes: str) -> str:
+def _rows(mapping: dict[str, Any], entry: dict[str, Any], escapes: str) -> str:
     """Return the SELECT of an entry: known columns, canonical columns, and r0, t0, r1 ... of its concepts."""
-    segment, used, texts = entry["segment"], _used(entry), _scalars(entry)
+    segment, found, texts = entry["segment"], used(entry), scalars(entry)
     keyed = entry.get("key")
+    visit = Place.of(mapping["context"]["visit"])
     if keyed == "visit":  # its own, should a group have several
-        visit = Place.of(mapping["context"]["visit"])
-        used, texts = [*used, visit], [*texts, visit]
+        found, texts = [*found, visit], [*texts, visit]
     repeated = {f"all_{i}": Place.of(c["cwe"]).whole for i, c in enumerate(entry["concepts"].values()) if c.get("repeats")}
-    own = _fields(f"_hl7_{segment}", (p for p in used if p.segment == segment), ", ".join(["*", *_named(repeated)]))
+    own = _fields(f"_hl7_{segment}", (p for p in found if p.segment == segment), ", ".join(["*", *_named(repeated)]))
     joined, joins = "", ""
-    for other in sorted({p.segment for p in used} - {segment}):
-        foreign = [p for p in used if p.segment == other]
+    for other in sorted({p.segment for p in found} - {segment}):
+        foreign = [p for p in found if p.segment == other]
         joined += "".join(f", p_{other}.{name}" for name in sorted({p.name for p in foreign}))
         joins += f" LEFT JOIN ({_fields(f'_hl7_{other}', foreign, 'gid, no')}) p_{other} ON p_{other}.no = s.up_{other} AND p_{other}.gid = s.gid"
     where = [
@@ -292,7 +202,7 @@ def _rows(mapping: dict[str, Any], table: str, entry: dict[str, Any], escapes: s
     for name, column in entry["columns"].items():
         selected[f'"{name}"'] = _column(mapping, name, column)
     for number, concept in enumerate(entry["concepts"].values()):
-        raws = [_raw(one) for one in _alternatives(concept)]
+        raws = [_raw(one) for one in alternatives(concept)]
         selected[f"r{number}"] = f"all_{number}" if concept.get("repeats") else f"coalesce({', '.join(raws)})"
         if "text" in concept:
             selected[f"t{number}"] = Place.of(concept["text"]).text
@@ -308,7 +218,7 @@ def _named(columns: Mapping[str, str]) -> list[str]:
 
 def _column(mapping: dict[str, Any], name: str, found: Any) -> str:
     """Return the SQL of a canonical scalar."""
-    sql = f"coalesce({', '.join(place.text for place in _places(found))})"
+    sql = f"coalesce({', '.join(place.text for place in places(found))})"
     if isinstance(found, dict) and "map" in found:
         cases = " ".join(f"WHEN {quote(a)} THEN {quote(b)}" for a, b in mapping["maps"][found["map"]].items())
         return f"CASE {sql} {cases}{'' if found.get('only') else f' ELSE {sql}'} END"
@@ -413,38 +323,45 @@ def _write(con: duckdb.DuckDBPyConnection, table: str, entry: dict[str, Any]) ->
         wanted = ["excluded IS NULL"] if "excluded" in entry["columns"] else []
         if concept.get("optional"):
             wanted.append(f"hl7_blank({'r' if concept.get('repeats') else raw}) IS NOT NULL")
-        rows.append(f"SELECT {quote(element)}, {known}, {ordinal}, {raw}, {text} FROM {source} WHERE {' AND '.join(wanted) or 'true'}")
+        rows.append(
+            f"SELECT {quote(element)}, {known}, {ordinal}, coalesce({raw}, ''), {text} FROM {source} WHERE {' AND '.join(wanted) or 'true'}"
+        )
     con.execute(f"INSERT INTO _hl7_cwe {' UNION ALL '.join(rows)}")
 
 
 def _concepts(con: duckdb.DuckDBPyConnection, mapping: dict[str, Any], escapes: str) -> None:
-    """Write the concepts and codings of ``_hl7_cwe``."""
-    layers = Layers("SELECT * EXCLUDE (r), string_split(r, '^') AS c FROM _hl7_cwe", escapes)
+    """Write the concepts and codings of ``_hl7_cwe``; the same CWE stands in many messages and is split once."""
+    widest = con.execute("SELECT coalesce(max(length(r) - length(replace(r, '^', ''))), 0) + 1 FROM _hl7_cwe").fetchone()
+    width = widest[0] if widest else 1
+    codings = [coding for coding in _CODINGS if coding[0] <= width]
+    layers = Layers("SELECT r, string_split(r, '^') AS c FROM (SELECT DISTINCT r FROM _hl7_cwe)", escapes)
     nulls = f"({', '.join(map(quote, mapping['null_systems']))})"
-    parts = sorted({part for coding in _CODINGS for part in coding} | {9})
-    layers.add({f"c{i}": unescaped(f"c[{i}]", escapes) for i in parts})
-    codes = {code for code, *_ in _CODINGS}
+    parts = sorted({part for coding in codings for part in coding} | {2, 3, 5, 9})
+    codes = {code for code, *_ in codings}
+    layers.add({f"c{i}": unescaped(f"c[{i}]", escapes) if i <= width else "NULL::VARCHAR" for i in parts})
     layers.add({f"s{i}": f"clean(c{i})" for i in parts if i not in codes})
-    layers.add({f"has_{code}": f"coalesce(trim(c{code}) <> '' AND coalesce(s{s}, '') NOT IN {nulls}, false)" for code, _, s, _ in _CODINGS})
+    layers.add({f"has_{code}": f"coalesce(trim(c{code}) <> '' AND coalesce(s{s}, '') NOT IN {nulls}, false)" for code, _, s, _ in codings})
     layers.add({f"token_{code}": f"has_{code} AND null_token(c{code})" for code in sorted(codes)})
     con.execute(f"CREATE OR REPLACE TEMP TABLE _hl7_split AS SELECT * EXCLUDE (c) FROM ({layers.sql})")
+    tokens = [f"CASE WHEN token_{code} THEN clean(c{code}) END" for code, *_ in codings]
+    texts = ["s9", f"CASE WHEN coalesce(s3, '') NOT IN {nulls} THEN s2 END", "s5"]
     names = {name: f'"{name}"' for name in ("element", "record", "ordinal", "patient_id", "encounter_id", "site", "at")}
-    tokens = [f"CASE WHEN token_{code} THEN clean(c{code}) END" for code, *_ in _CODINGS]
-    texts = ["s9", f"CASE WHEN coalesce(s3, '') NOT IN {nulls} THEN s2 END", "s5", "t", *tokens]
-    reason = f"CASE WHEN s3 IN {nulls} THEN CASE lower(trim(c1)) WHEN 'msk' THEN 'masked' ELSE lower(trim(c1)) END END"
     own = {
-        "text": f"coalesce({', '.join(texts)})",
-        "n_codings": " + ".join(f"(has_{code} AND NOT token_{code})::INTEGER" for code, *_ in _CODINGS),
-        "absent_reason": reason,
+        "text": f"coalesce({', '.join([*texts, 't', *tokens])})",
+        "n_codings": " + ".join(f"(has_{code} AND NOT token_{code})::INTEGER" for code, *_ in codings),
+        "absent_reason": f"CASE WHEN s3 IN {nulls} THEN CASE lower(trim(c1)) WHEN 'msk' THEN 'masked' ELSE lower(trim(c1)) END END",
     }
-    _insert(con, "concept", names | own, "_hl7_split")
+    _insert(con, "concept", names | own, "_hl7_cwe JOIN _hl7_split USING (r)")
     position, rows = "1", []
-    for code, text, system, version in _CODINGS:
-        coding = {"concept": "ordinal", "position": position, "code": f"c{code}"}
-        coding |= {"system": f"s{system}", "version": f"s{version}", "display": f"s{text}"}
-        rows.append(f"SELECT {', '.join((names | coding).get(name, 'NULL') for name in CODING.names)} FROM _hl7_split WHERE has_{code}")
+    for code, text, system, version in codings:
+        rows.append(
+            f'SELECT r, {position} AS "position", s{system} AS "system", s{version} AS version, c{code} AS code, '
+            f"s{text} AS display FROM _hl7_split WHERE has_{code}"
+        )
         position += f" + has_{code}::INTEGER"
-    con.execute(f"INSERT INTO coding ({', '.join(_quoted(CODING.names))}) {' UNION ALL '.join(rows)}")
+    names |= {name: f'"{name}"' for name in ("position", "system", "version", "code", "display")}
+    names["concept"] = "ordinal"
+    _insert(con, "coding", names, f"_hl7_cwe JOIN ({' UNION ALL '.join(rows)}) USING (r)")
 
 
 def _quoted(names: Iterable[str]) -> Iterator[str]:
@@ -453,27 +370,6 @@ def _quoted(names: Iterable[str]) -> Iterator[str]:
 
 def _insert(con: duckdb.DuckDBPyConnection, table: str, columns: Mapping[str, str], source: str) -> None:
     """Insert the columns that the canonical table has; the others of the table stay NULL."""
-    names = [name for name in (CONCEPT if table == "concept" else TABLES[table]).names if name in columns]
+    names = [name for name in ALL[table].names if name in columns]
     values = ", ".join(columns[name] for name in names)
     con.execute(f'INSERT INTO "{table}" ({", ".join(_quoted(names))}) SELECT {values} FROM {source}')
-
-
-def source_elements(mapping: dict[str, Any]) -> dict[str, str]:
-    """Return canonical element to its place in a message, of the first segment that fills the table."""
-    found: dict[str, str] = {}
-    context = {name: _places(place)[0] for name, place in mapping["context"].items()}
-    for table, entry in sources(mapping):
-        places = {f"{table}.{name}": _places(column)[0] for name, column in entry["columns"].items()}
-        for element, concept in entry["concepts"].items():
-            places[element] = Place.of(_alternatives(concept)[0]["cwe"])
-        if value := entry.get("value"):
-            places |= {f"{table}.value": Place.of(value["data"]), f"{table}.unit": Place.of(value["unit"])}
-            places[value["element"]] = Place.of(value["data"])
-        places |= {f"{table}.patient_id": context["patient"], f"{table}.site": context["site"]}
-        if table != "patient":
-            places[f"{table}.encounter_id"] = context["visit"]
-        if key := entry.get("key"):
-            places[f"{table}.id"] = context[key]
-        for element, place in places.items():
-            found.setdefault(element, f"{place.segment}-{place.field}")
-    return dict(sorted(found.items()))

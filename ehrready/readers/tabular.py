@@ -2,8 +2,8 @@
 
 Both are a mapping (mappings/*.yaml; tabular_mapping) on one engine: every table file becomes a relation and
 every rule of the mapping a few ``INSERT ... SELECT`` (tabular_sql).  A record is a row.  Files of one table
-and schema are loaded together in one transaction; where that fails the set is halved until the damaged file
-stands alone, so that its neighbours stay and nothing of it does.
+and schema are loaded together in one transaction; where they cannot be read the set is halved until the damaged
+file stands alone, so that its neighbours stay and nothing of it does.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from ehrready.readers.tabular_csv import stage
 from ehrready.readers.tabular_files import (
     DamagedError,
     Relation,
+    Sandbox,
     footer,
     has_parquet_bytes,
     header,
@@ -30,7 +31,7 @@ from ehrready.readers.tabular_files import (
     parquet_relation,
     table_names,
 )
-from ehrready.readers.tabular_lookup import NOT_THE_FILE, Lookups
+from ehrready.readers.tabular_lookup import Lookups
 from ehrready.readers.tabular_mapping import NONE, TableMapping, find, shipped
 from ehrready.readers.tabular_sql import Compiler
 
@@ -164,9 +165,10 @@ class _Reading:
         # names of unmapped files are input: they are numbered, sorted, and do not leave
         unknown = sorted(tables.keys() - known)
         self._public = {name: f"table-{number:02d}" for number, name in enumerate(unknown, 1)}
-        with tempfile.TemporaryDirectory(dir=self._spill()) as folder:
+        self._sandbox = Sandbox(self._con)
+        with contextlib.closing(self._sandbox), tempfile.TemporaryDirectory(dir=self._spill()) as folder:
             self._folder = Path(folder)
-            self._lookups = Lookups(self._mapping, self._con, self._folder)
+            self._lookups = Lookups(self._mapping, self._con, self._sandbox, self._folder)
             with self._lookups.opened(tables):
                 for table, members in tables.items():
                     reference = table in self._mapping.reference
@@ -238,36 +240,24 @@ class _Reading:
     def _parquet(self, table: str, files: Sequence[tuple[SourceFile, int]]) -> Iterator[Event]:
         """Load Parquet files of one schema, each with its footer's row count.
 
-        A failing set is halved until the damaged file is found.
+        A set that cannot be read is halved until the damaged file is found.
         """
         if not files:
             return
         try:
-            rows = self._insert(table, parquet_relation(self._con, [file for file, _ in files]))
-        except duckdb.Error as error:
-            if isinstance(error, NOT_THE_FILE):
-                raise
-            if len(files) == 1 and self._scannable(files[0][0]):
-                raise  # the file is sound: the failure is elsewhere (a full disk)
+            relation = parquet_relation(self._con, self._sandbox, [file for file, _ in files])
+        except DamagedError as error:
             if len(files) == 1:
-                yield from _unreadable(files[0][0], "invalid-parquet")
+                yield from _unreadable(files[0][0], error.reason)
             else:
                 half = len(files) // 2
                 yield from self._parquet(table, files[:half])
                 yield from self._parquet(table, files[half:])
             return
+        rows = self._insert(table, relation)
         for file, declared in files:
             yield Read(file.number, rows.get(file.number, 0))
             yield Ended(file.number, "read", declared)
-
-    def _scannable(self, file: SourceFile) -> bool:
-        """Whether every page of a Parquet file can be read."""
-        try:
-            relation = parquet_relation(self._con, [file])
-            self._con.execute(column_statistics(relation, relation.columns)).fetchall()
-        except duckdb.Error:
-            return False
-        return True
 
     def _insert(self, table: str, relation: Relation) -> dict[int, int]:
         """Move a relation into the canonical tables, all or nothing; returns the rows of each file."""

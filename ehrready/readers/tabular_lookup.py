@@ -18,6 +18,7 @@ from ehrready.readers.tabular_files import (
     STAGE,
     DamagedError,
     Relation,
+    Sandbox,
     footer,
     has_parquet_bytes,
     identifier,
@@ -26,15 +27,6 @@ from ehrready.readers.tabular_files import (
 from ehrready.readers.tabular_mapping import Rule, TableMapping, rule_refs
 from ehrready.readers.tabular_sql import CONCEPTS, Compiler
 
-#: Failures that are not the file's: they end the run.
-NOT_THE_FILE = (
-    duckdb.OutOfMemoryException,
-    duckdb.InterruptException,
-    duckdb.ParserException,
-    duckdb.BinderException,
-    duckdb.CatalogException,
-    duckdb.FatalException,
-)
 _SOURCE, _VOCABULARY, _NEW = "ehrready_concept_source", "ehrready_vocabulary", "ehrready_new_concept"
 _TABLES = {
     CONCEPTS: "id BIGINT, system VARCHAR, version VARCHAR, code VARCHAR, display VARCHAR",
@@ -48,8 +40,8 @@ _TABLES = {
 class Lookups:
     """The temp tables of one reading; ``broken`` has the reason for each lookup file that cannot be read."""
 
-    def __init__(self, mapping: TableMapping, con: duckdb.DuckDBPyConnection, folder: Path) -> None:
-        self._mapping, self._con, self._folder = mapping, con, folder
+    def __init__(self, mapping: TableMapping, con: duckdb.DuckDBPyConnection, sandbox: Sandbox, folder: Path) -> None:
+        self._mapping, self._con, self._sandbox, self._folder = mapping, con, sandbox, folder
         self._joined: dict[tuple[Rule, str], str] = {}
         self.broken: dict[int, str] = {}
 
@@ -106,15 +98,11 @@ class Lookups:
                 self._con.execute(f'INSERT INTO "{target}" SELECT {", ".join(sql)} FROM {relation.sql}')
             except DamagedError as error:
                 self.broken[file.number] = error.reason
-            except duckdb.Error as error:
-                if isinstance(error, NOT_THE_FILE):
-                    raise
-                self.broken[file.number] = "invalid-parquet"
 
     def _relation(self, file: SourceFile) -> Relation:
         if has_parquet_bytes(file.path):
             footer(file.path)
-            return parquet_relation(self._con, [file])
+            return parquet_relation(self._con, self._sandbox, [file])
         return stage(self._con, file.path, file.number, self._folder).relation
 
     def _join(self, rule: Rule, table: str, pairs: Sequence[tuple[str, str]], files: Sequence[SourceFile]) -> None:

@@ -130,10 +130,11 @@ def month(value: str | None) -> str:
 
 def release(value: str | None) -> str:
     """Write a release for people: the edition URI of SNOMED CT becomes its edition and date, the rest stays."""
-    found = re.fullmatch(r"http://snomed\.info/sct/(\d{6,18})/version/(\d{4})(\d\d)(\d\d)", value or "")
+    found = re.fullmatch(r"http://snomed\.info/sct/(\d{6,18})(?:/version/(\d{4})(\d\d)(\d\d))?", value or "")
     if not found:
         return value or "not stated"
-    return f"{_EDITIONS.get(found[1], f'edition {found[1]}')} {found[2]}-{found[3]}-{found[4]}"
+    edition = _EDITIONS.get(found[1], f"edition {found[1]}")
+    return f"{edition} {found[2]}-{found[3]}-{found[4]}" if found[2] else edition
 
 
 def size(value: int) -> str:
@@ -269,13 +270,21 @@ def _bar(f: Row) -> Bar | None:
     return Bar(scale, at(f["rate"]) or _LEFT, at(low), at(high), at(limit), limit, at(trained), text)
 
 
-def _by_reason(findings: Iterable[Row], status: str) -> list[tuple[str, list[Row]]]:
-    """Group what was not judged by its reason, most frequent first; a count in the reason makes no group of its own."""
-    groups: dict[str, list[Row]] = defaultdict(list)
+def _by_reason(findings: Iterable[Row], status: str) -> list[tuple[str, list[tuple[Row, str]]]]:
+    """Group the results of a status by reason, most frequent first: a finding and the defects of its rule and element.
+
+    A count in the reason makes no group of its own.
+    """
+    groups: dict[str, dict[tuple[str, str], list[Row]]] = defaultdict(lambda: defaultdict(list))
     for f in findings:
         if f["status"] == status:
-            groups[re.sub(r" \([\d,]+\)$", "", f["reason"] or "no reason given")].append(f)
-    return sorted(groups.items(), key=lambda item: (-len(item[1]), item[0]))
+            reason = re.sub(r" \([\d,]+\)$", "", f["reason"] or "no reason given")
+            groups[reason][f["rule"], f["element"]].append(f)
+    results = {
+        reason: [(members[0], ", ".join(f["defect"] for f in members if f["defect"])) for members in units.values()]
+        for reason, units in groups.items()
+    }
+    return sorted(results.items(), key=lambda item: (-len(item[1]), item[0]))
 
 
 def _grid(findings: Iterable[Row], dimensions: Sequence[str]) -> list[tuple[str, list[Counter[str]]]]:
@@ -292,18 +301,22 @@ def _grid(findings: Iterable[Row], dimensions: Sequence[str]) -> list[tuple[str,
 
 
 def _systems(releases: Iterable[Row]) -> list[dict[str, Any]]:
-    """Sum the releases up by code system: seen, trained on, the most alarming status, in how many elements."""
-    rows: dict[str, dict[str, Any]] = {}
+    """Sum the releases up by code system: seen, trained on and the most alarming status.
+
+    An element that states no release says nothing about a system whose release another element states.
+    """
+    grouped: dict[str, list[Row]] = defaultdict(list)
     for r in releases:
-        row = rows.setdefault(r["system"], {"system": r["system"], "seen": [], "trained": [], "status": "same", "elements": []})
-        row["elements"].append(r["element"])
-        row["seen"] += [s["release"] for s in r["declared"] if s["release"]]
-        row["trained"] += [s["release"] for s in (r["training"] or {"declared": []})["declared"] if s["release"]]
-        row["status"] = min(row["status"], r["status"], key=_alarm)
-    for row in rows.values():
-        row["seen"], row["trained"] = sorted(set(row["seen"])), sorted(set(row["trained"]))
-        row["kind"], row["words"] = release_words(row["status"])
-    return sorted(rows.values(), key=lambda row: (row["status"] == "not-declared", _alarm(row["status"]), row["system"]))
+        grouped[r["system"]].append(r)
+    rows = []
+    for system, members in grouped.items():
+        stated = [r["status"] for r in members if r["status"] != "not-declared"]
+        status = min(stated or ["not-declared"], key=_alarm)
+        seen = {s["release"] for r in members for s in r["declared"] if s["release"]}
+        trained = {s["release"] for r in members if r["training"] for s in r["training"]["declared"] if s["release"]}
+        kind, text = release_words(status)
+        rows.append({"system": system, "status": status, "seen": sorted(seen), "trained": sorted(trained), "kind": kind, "words": text})
+    return sorted(rows, key=lambda row: (row["status"] == "not-declared", _alarm(row["status"]), row["system"]))
 
 
 def release_words(status: str) -> tuple[str, str]:

@@ -178,9 +178,10 @@ def test_every_open_finding_has_a_card_and_every_other_is_listed_with_its_reason
     opened = [i for i, status in enumerate(statuses) if status in {"fail", "warn", "error"}]
     assert sorted(map(int, re.findall(r'<article class="card [a-z]+" id=f(\d+)>', text))) == opened
     prose = Page(text).prose
-    assert f"Passed ({statuses.count('pass')})" in prose
-    assert f"Does not apply ({statuses.count('not-applicable')})" in prose
-    assert f"Not assessed ({statuses.count('not-assessed')})" in prose
+    assert f"{statuses.count('pass')} defects looked for and found within the limits" in prose
+    for status, words in (("not-applicable", "Does not apply"), ("not-assessed", "Not assessed")):
+        results = {(f["rule"], f["element"]) for f in scorecard.document["findings"] if f["status"] == status}
+        assert f"{words} ({len(results)})" in prose
     for f in scorecard.document["findings"]:
         if f["status"] == "not-applicable":
             assert f["reason"] in prose
@@ -201,11 +202,21 @@ def test_a_comparison_draws_its_interval_and_limit_from_the_training_share() -> 
     bar = html._bar(f)
     assert bar is not None
     assert bar.limit_at == pytest.approx(0.02 + f["limit"])
-    assert bar.low is not None
-    assert bar.high is not None
-    assert bar.limit is not None
-    assert bar.limit < bar.low < bar.value < bar.high  # the interval of the difference lies around the share here
+    axis = [16 + round(300 * (0.02 + bound) / bar.scale) for bound in f["interval"]]
+    assert [bar.low, bar.high] == axis
     assert html._bar({**f, "training": None}).limit is None  # type: ignore[union-attr]
+
+
+def test_a_system_whose_release_one_element_states_is_not_called_silent() -> None:
+    declared = [{"release": "2.77", "share": 1.0}]
+    row: dict[str, Any] = {"element": "observation.code", "system": "loinc", "inferred": None}
+    rows: list[dict[str, Any]] = [
+        {**row, "declared": declared, "training": {"declared": declared}, "status": "same"},
+        {**row, "element": "report.code", "declared": [{"release": None, "share": 1.0}], "training": None, "status": "not-declared"},
+    ]
+    found = html._systems(rows)
+    assert [(r["system"], r["status"], r["seen"], r["trained"]) for r in found] == [("loinc", "same", ["2.77"], ["2.77"])]
+    assert html._systems([*rows, {**rows[0], "status": "different"}])[0]["status"] == "different"
 
 
 # --- privacy
@@ -213,7 +224,7 @@ def test_a_comparison_draws_its_interval_and_limit_from_the_training_share() -> 
 
 def test_hidden_numbers_are_shown_as_hidden_and_only_an_internal_report_has_them() -> None:
     hidden, open_ = html.render(card(missing=4, patients=100)), html.render(card(missing=4, patients=100, internal=True))
-    assert "hidden (&lt;11)" in hidden
+    assert "<dt>Size</dt><dd>hidden (&lt;11)</dd>" in hidden
     assert "4 of 100" not in hidden
     assert "do not leave the hospital" not in hidden
     assert "4 of 100" in open_
@@ -349,6 +360,7 @@ def test_a_share_never_looks_like_nothing_or_everything_unless_it_is(rate: float
 
 def test_names_and_sizes_are_written_for_people() -> None:
     assert html.release("http://snomed.info/sct/731000124108/version/20240301") == "US edition 2024-03-01"
+    assert html.release("http://snomed.info/sct/731000124108") == "US edition"
     assert html.release("FY2026") == "FY2026"
     assert html.release(None) == "not stated"
     assert html.month("2025-03") == "March 2025"
