@@ -78,7 +78,7 @@ def profile(
     with _progress() as progress:
         measured, ledger, paths = pipeline.read_profile(source, _with(options, progress=progress))
     _show_paths(paths, show_paths)
-    files.write(output, (measured if options.internal else privacy.hide_profile(measured)).to_json())
+    files.write(output, (privacy.without_sites(measured) if options.internal else privacy.hide_profile(measured)).to_json())
     _say(
         f"{measured.total('read'):,} records read, {measured.total('profiled'):,} profiled, {measured.total('rejected'):,} rejected"
         + ("" if output == "-" else f"; wrote {output}")
@@ -111,10 +111,11 @@ def check(
 
     options = _options(locals())
     settings = _settings()
+    gate = _gate(fail_on)
     with _progress() as progress:
         card, paths = pipeline.check(source, against or settings.get("against"), _with(options, progress=progress))
     _show_paths(paths, show_paths)
-    _finish(card, {"html": html, "json": json}, fail_on or settings.get("fail_on", "error"))
+    _finish(card, {"html": html, "json": json}, gate)
 
 
 @app.command()
@@ -130,11 +131,12 @@ def compare(
     """Judge a saved live profile against a training profile: no data needed."""
     from ehrready import pipeline
 
+    gate = _gate(fail_on)
     measured, _ = pipeline.load_profile(live)
     trained, digest = pipeline.load_profile(training)
     options = _with(_options({"rules": rules, "stamp": stamp}), internal=measured.internal)
     card = pipeline.judge(measured, trained, options, training_sha256=digest)
-    _finish(card, {"html": html, "json": json}, fail_on or "error")
+    _finish(card, {"html": html, "json": json}, gate)
 
 
 @app.command()
@@ -146,10 +148,12 @@ def merge(
     """Add profiles of disjoint patients (hospitals, cohorts, months of new patients) into one."""
     from functools import reduce
 
-    from ehrready import files, pipeline
+    from ehrready import files, pipeline, privacy
     from ehrready.profile import Profile
 
     loaded = [pipeline.load_profile(path)[0] for path in profiles]
+    if not all(p.internal for p in loaded):  # exact counts must not hide in a file that says it has none
+        loaded = [privacy.hide_profile(p) if p.internal else p for p in loaded]
     merged = reduce(Profile.merge, loaded)
     merged.name = name or loaded[0].name
     files.write(output, merged.to_json())
@@ -282,6 +286,14 @@ def _options(given: dict[str, Any]) -> Options:
     return Options(**known, rules=tuple(chosen.get("rules") or ()))
 
 
+def _gate(given: str | None) -> str:
+    """Return what fails the gate, from the command line or the settings; checked before the long work starts."""
+    gate = str(given or _settings().get("fail_on", "error"))
+    if gate not in {"error", "warning", "never"}:
+        raise UsageError("--fail-on must be one of error, warning, never")
+    return gate
+
+
 def _with(options: Options, **changes: Any) -> Options:
     import dataclasses
 
@@ -289,8 +301,6 @@ def _with(options: Options, **changes: Any) -> Options:
 
 
 def _finish(card: Scorecard, targets: dict[str, str | None], fail_on: str) -> NoReturn:
-    if fail_on not in {"error", "warning", "never"}:
-        raise UsageError("--fail-on must be one of error, warning, never")
     _print(card, _write(card, targets))
     raise typer.Exit(card.exit_code(fail_on))
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pyarrow as pa
 
+from ehrready.engines.duckdb import quote
 from ehrready.profile import Frame
 from ehrready.readers.blocks import integers, strings
 from ehrready.terminology import grammar, systems
@@ -22,6 +23,9 @@ if TYPE_CHECKING:
 
 # Σn² and Σn·of; a row without a patient is its own cluster, so that the sums of two data sets add
 _SQUARES = "sum(CASE WHEN patient_id IS NULL THEN n ELSE n * n END), sum(CASE WHEN patient_id IS NULL THEN n ELSE n * total END)"
+
+#: Systems told apart per concept: the bits of a BIGINT, less one for the surplus.
+_BITS = 61
 
 #: Systems of HL7's own small tables are pooled under one key: their URIs are open-ended.
 HL7 = "hl7"
@@ -106,9 +110,12 @@ def _classify(con: duckdb.DuckDBPyConnection) -> None:
 
 def _systems(con: duckdb.DuckDBPyConnection, frames: dict[str, Frame]) -> None:
     """Count concepts by the set of systems their codings are in (a bit per system, so that it stays integers)."""
-    tokens = [row[0] for row in con.execute("SELECT DISTINCT token FROM judge ORDER BY 1").fetchall()][:62]
+    tokens = [row[0] for row in con.execute("SELECT DISTINCT token FROM judge ORDER BY 1").fetchall()]
     if not tokens:
         return
+    if len(tokens) > _BITS:  # 62 bits: the surplus shares the last one
+        con.execute(f"UPDATE judge SET token = '?unknown-uri' WHERE token NOT IN ({', '.join(map(quote, tokens[:_BITS]))})")
+        tokens = sorted({*tokens[:_BITS], "?unknown-uri"})
     con.execute("CREATE TEMP TABLE token_bit (token VARCHAR, bit BIGINT)")
     con.executemany("INSERT INTO token_bit VALUES (?, ?)", [(token, 1 << i) for i, token in enumerate(tokens)])
     con.execute(

@@ -29,6 +29,7 @@ class Finding:
     reason: str = ""
     limit: float | None = None
     hidden: bool = False
+    rounded: bool = False  # hidden for its neighbours' sake: the rate may be shown, rounded
     group: dict[str, str] = field(default_factory=dict)
 
     @property
@@ -108,18 +109,12 @@ def _judge(rule: Rule, outcome: Outcome, before: Outcome | None) -> tuple[str, s
     if outcome.n is None or outcome.of is None:
         return "not-assessed", "a count is hidden (1-10 patients)", rule.fail
     if outcome.of < rule.min_n:
-        return (
-            "not-assessed",
-            f"fewer than {rule.min_n} records to judge by ({outcome.of})"
-            if outcome.of > 10
-            else (f"fewer than {rule.min_n} records to judge by"),
-            rule.fail,
-        )
+        return "not-assessed", f"fewer than {rule.min_n} records to judge by", rule.fail
     rate = outcome.n / outcome.of
     outcome.interval = outcome.interval or stats.wilson(rate * outcome.effective_n, outcome.effective_n)
     reason = ""
     if before is not None and before.n is not None and before.of:
-        outcome.training = (before.n, before.of)
+        outcome.training, outcome.training_patients = (before.n, before.of), before.patients
         outcome.effect = rate - before.n / before.of
     if rule.fail is not None and rate > rule.fail:
         return "fail", reason, rule.fail
@@ -129,7 +124,7 @@ def _judge(rule: Rule, outcome: Outcome, before: Outcome | None) -> tuple[str, s
         else:
             low, _ = stats.newcombe(rate, outcome.effective_n, before.rate, before.effective_n)
             if rate - before.rate > rule.max_rise and low > 0:
-                return "fail", "", before.rate + rule.max_rise
+                return "fail", "", rule.max_rise
     if rule.warn is not None and rate > rule.warn:
         return "warn", reason, rule.warn
     return "pass", reason, rule.fail if rule.fail is not None else rule.warn

@@ -46,7 +46,9 @@ class Ledger:
                     raise AssertionError(f"reason {reason} is not in the closed list")
                 entry.reasons[reason] = entry.reasons.get(reason, 0) + n
             case Ended(status=status, declared=declared):
-                entry.status, entry.declared = status, declared
+                if entry.status not in UNREADABLE:  # a file that was found broken stays so
+                    entry.status = status
+                entry.declared = declared if declared is not None else entry.declared
                 self._ended.add(event.file)
 
     def close(self) -> None:
@@ -54,9 +56,9 @@ class Ledger:
         for number, entry in self.entries.items():
             if number not in self._ended:
                 entry.status = "unreadable"
-                if not entry.read:
-                    entry.read = 1
-                    entry.reasons["unreadable"] = 1
+            if entry.status in UNREADABLE and not entry.read:
+                entry.read = 1
+                entry.reasons["unreadable"] = 1
             if entry.profiled < 0 or (entry.status in {"skipped", "reference"} and entry.read):
                 raise AssertionError(f"ledger law broken in file {number}")
 

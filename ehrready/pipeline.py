@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from ehrready import rules as packs
-from ehrready.errors import SourceError, UsageError
+from ehrready.errors import EhrreadyError, SourceError, UsageError
 from ehrready.evaluate import evaluate
 from ehrready.ledger import Ledger
 from ehrready.profile import Profile
-from ehrready.readers.base import Reader, SourceFile
+from ehrready.readers.base import Ended, Reader, SourceFile
 from ehrready.scorecard import Scorecard, build
 
 Progress = Callable[[str, int, int], None]
@@ -86,11 +86,17 @@ def _readers(options: Options) -> list[Reader]:
 def _read(reader: Reader, files: Sequence[SourceFile], con: Any, ledger: Ledger, progress: Progress) -> None:
     """Let one reader fill the tables and book its events.  A reader that crashes leaves its files unreadable."""
     done = 0
-    for event in reader.read(files, con):
-        ledger.add(event)
-        if type(event).__name__ == "Ended":
-            done += 1
-            progress(f"reading {reader.format}", done, len(files))
+    try:
+        for event in reader.read(files, con):
+            ledger.add(event)
+            if isinstance(event, Ended):
+                done += 1
+                progress(f"reading {reader.format}", done, len(files))
+    except (EhrreadyError, MemoryError):
+        raise
+    except Exception:  # noqa: BLE001 - its text may quote data; files that never ended are unreadable in the ledger
+        for file in files:
+            ledger.add(Ended(file.number, "unreadable"))
 
 
 def judge(

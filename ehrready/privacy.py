@@ -11,7 +11,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable
 
 from ehrready.evaluate import Finding
-from ehrready.profile import FRAMES, Frame, Key, Profile, Values
+from ehrready.profile import FRAMES, Frame, Key, Profile
 
 SMALLEST = 11
 
@@ -26,25 +26,30 @@ def hide_findings(findings: list[Finding]) -> None:
     families: dict[tuple[str, str], list[Finding]] = defaultdict(list)
     for finding in findings:
         trained = finding.outcome.training
-        if trained and any(map(small, (trained[0], trained[1], trained[1] - trained[0]))):
+        if trained and any(map(small, (trained[0], trained[1], trained[1] - trained[0], finding.outcome.training_patients))):
             finding.outcome.training = finding.outcome.effect = None
         if finding.rule.check != "ingest-accounted" and finding.outcome.of is not None:
             finding.hidden = _finding_small(finding)
             families[finding.outcome.partition or finding.element, finding.rule.check].append(finding)
     for members in families.values():
-        hidden = [f for f in members if f.hidden]
-        if len(hidden) == 1:
-            others = [f for f in members if not f.hidden and f.outcome.n]
-            if others:
-                min(others, key=lambda f: (f.outcome.n or 0, f.id)).hidden = True
-    # the states of an element tie its rules together: a hidden one takes the other denominators with it
-    elements = {f.element for f in findings if f.hidden}
-    for element in elements:
+        _hide_siblings(members)
+    # the states of an element tie its rules together: a hidden cell is the difference of two of its denominators,
+    # so those that differ from the hidden finding's own are not shown either, only their rates, rounded
+    for element in sorted({f.element for f in findings if f.hidden and not f.rounded}):
         mine = [f for f in findings if f.element == element and f.outcome.of]
-        largest = max((f.outcome.of or 0 for f in mine), default=0)
+        whole = {f.outcome.of for f in mine if f.hidden and not f.rounded}
         for finding in mine:
-            if not finding.hidden and small(largest - (finding.outcome.of or 0)):
-                finding.hidden = True
+            if not finding.hidden and finding.outcome.of not in whole:
+                finding.hidden = finding.rounded = True
+
+
+def _hide_siblings(members: list[Finding]) -> None:
+    """Hide next-smallest siblings until what is hidden together is no small cell itself."""
+    hidden = [f for f in members if f.hidden]
+    others = sorted((f for f in members if not f.hidden and f.outcome.n), key=lambda f: (f.outcome.n or 0, f.id))
+    while hidden and others and (len(hidden) == 1 or sum(f.outcome.n or 0 for f in hidden) < SMALLEST):
+        others[0].hidden = others[0].rounded = True
+        hidden.append(others.pop(0))
 
 
 def _finding_small(finding: Finding) -> bool:
@@ -54,20 +59,21 @@ def _finding_small(finding: Finding) -> bool:
     if outcome.patients is not None and outcome.of_patients is not None:
         # the patients of the complement are not measured: their number is at least the difference
         people.append(outcome.of_patients - outcome.patients)
-    return small(n) or small(of) or small(of - n) or any(small(count) for count in people[:2]) or (small(people[-1]) and small(of - n))
+    return (
+        outcome.few
+        or small(n)
+        or small(of)
+        or small(of - n)
+        or any(small(count) for count in people[:2])
+        or (small(people[-1]) and small(of - n))
+    )
 
 
 def hide_profile(profile: Profile) -> Profile:
     """Return the profile as it may leave the hospital: small cells are None, rare codes listed without counts."""
     frames: dict[str, Frame] = {name: dict(frame) for name, frame in profile.frames.items()}
-    frames["states"] = _pool_sites(frames["states"])
-    totals = frames["states"]
-    by_state: dict[Key, Frame] = defaultdict(dict)
-    for key, values in totals.items():
-        by_state[key[:3]][key] = values
-    frames["states"] = {}
-    for members in by_state.values():
-        frames["states"].update(_hide_group(members, lambda key: key[3] == "*"))
+    frames["states"] = _hide_states(_pool_sites(frames["states"]))
+    frames["types"] = {key: values if (values[0] or 0) >= SMALLEST else (None,) for key, values in frames["types"].items()}
     for name, depth in (("systems", 1), ("classes", 1), ("codes", 2), ("releases", 2), ("volume", 1), ("excluded", 1), ("defects", 1)):
         groups: dict[Key, Frame] = defaultdict(dict)
         for key, values in frames[name].items():
@@ -84,19 +90,43 @@ def _patients_column(frame: str) -> int:
 
 
 def _hide_group(members: Frame, is_total: Callable[[Key], bool], patients: int = 1) -> Frame:
-    """Hide the small cells of a group whose cells add up to a known total, and a lone one's next-smallest sibling."""
-
-    def cell_small(values: Values) -> bool:
-        return any(small(values[i]) for i in {0, patients})
-
-    hidden = {key for key, values in members.items() if cell_small(values)}
-    parts = {key: values for key, values in members.items() if not is_total(key)}
-    lone = [key for key in hidden if key in parts]
-    if len(lone) == 1:
-        rest = [key for key, values in parts.items() if key not in hidden and values[0]]
-        if rest:
-            hidden.add(min(rest, key=lambda key: (parts[key][0] or 0, key)))
+    """Hide the small cells of a group whose cells add up to a known total, and siblings until they are no small cell together."""
+    hidden = {key for key, values in members.items() if any(small(values[i]) for i in {0, patients})}
+    _close(members, [key for key in members if not is_total(key)], hidden, patients)
     return {key: tuple(None for _ in values) if key in hidden else values for key, values in members.items()}
+
+
+def _close(cells: Frame, parts: list[Key], hidden: set[Key], patients: int = 1) -> bool:
+    """Hide next-smallest parts of a sum until the hidden ones are at least two and no small cell together; was any added?"""
+    gone = [key for key in parts if key in hidden]
+    rest = sorted((key for key in parts if key not in hidden and cells[key][0]), key=lambda key: (cells[key][0] or 0, key))
+    added = False
+    while gone and rest and (len(gone) == 1 or any(sum(cells[key][i] or 0 for key in gone) < SMALLEST for i in {0, patients})):
+        gone.append(rest.pop(0))
+        hidden.add(gone[-1])
+        added = True
+    return added
+
+
+def _hide_states(states: Frame) -> Frame:
+    """Hide the small cells of the states: the states of a group add up to ``*``, the months of a state to its total."""
+    hidden = {key for key, values in states.items() if any(small(values[i]) for i in (0, 1))}
+    sums: dict[Key, list[Key]] = defaultdict(list)
+    for key in sorted(states):
+        if key[3] != "*":
+            sums["state", *key[:3]].append(key)
+        if key[1] != "all":
+            sums["group", key[0], key[1], key[3]].append(key)
+    added = True
+    while added:  # a cell hidden for one sum is a part of another
+        added = sum(_close(states, parts, hidden) for parts in sums.values()) > 0
+    return {key: tuple(None for _ in values) if key in hidden else values for key, values in states.items()}
+
+
+def without_sites(profile: Profile) -> Profile:
+    """Return an internal profile fit for saving: exact counts, the hospital's own site codes pooled."""
+    frames = dict(profile.frames) | {"states": _pool_sites(profile.frames["states"])}
+    return Profile(profile.name, profile.internal, frames, dict(profile.source_elements))
 
 
 def _pool_sites(states: Frame) -> Frame:

@@ -13,7 +13,7 @@ import orjson
 from ehrready import __version__, privacy
 from ehrready.checks.base import DIMENSIONS
 from ehrready.checks.release import declared
-from ehrready.errors import Exit
+from ehrready.errors import Exit, UsageError
 from ehrready.evaluate import ASSESSED, Finding
 from ehrready.profile import Profile, load_document
 from ehrready.wording import message
@@ -56,7 +56,13 @@ class Scorecard:
     @classmethod
     def from_json(cls, data: bytes, *, place: str = "the scorecard") -> Scorecard:
         """Parse a saved scorecard; raises UsageError for another kind or an unknown major version."""
-        return cls(load_document(data, KIND, SCHEMA_VERSION, place))
+        document = load_document(data, KIND, SCHEMA_VERSION, place)
+        needed = {"verdict": str, "verdict_reasons": list, "subject": dict, "dimensions": list, "findings": list, "releases": list,
+                  "ledger": list, "provenance": dict, "tool": dict}  # fmt: skip
+        wrong = [key for key, kind in needed.items() if not isinstance(document.get(key), kind)]
+        if wrong or document["verdict"] not in VERDICTS:
+            raise UsageError(f"{place} is cut or was changed ({', '.join(wrong) or 'verdict'}): write it again with ehrready check")
+        return cls(document)
 
     def to_pandas(self) -> pd.DataFrame:
         """Return the findings as a DataFrame, one row each (imports pandas)."""
@@ -116,7 +122,7 @@ def build(
     return Scorecard(document)
 
 
-_RANK = {"error": 5, "fail": 4, "warn": 3, "pass": 2, "not-assessed": 1, "not-applicable": 0}
+_RANK = {"error": 5, "fail": 4, "warn": 3, "not-assessed": 2, "pass": 1, "not-applicable": 0}
 
 
 def _units(findings: Sequence[Finding]) -> dict[tuple[str, str], str]:
@@ -245,7 +251,7 @@ def _finding(f: Finding) -> dict[str, Any]:
         "owner": f.rule.owner,
         "numerator": o.n if show else None,
         "denominator": o.of if show else None,
-        "rate": _r(o.rate) if show else None,
+        "rate": _r(o.rate) if show else round(o.rate, 3) if f.rounded and o.rate is not None else None,
         "interval": [_r(o.interval[0]), _r(o.interval[1])] if show and o.interval else None,
         "training": training,
         "limit": _r(f.limit),
@@ -283,9 +289,10 @@ def _releases(profile: Profile, training: Profile | None, internal: bool) -> lis
 
 def _shares(releases: Mapping[str, tuple[int | None, int | None]], internal: bool) -> list[dict[str, Any]]:
     total = sum(n or 0 for n, _ in releases.values())
+    # one hidden share could be told from the others: they go together
+    hide = any(n is None or (not internal and (privacy.small(patients) or privacy.small(n))) for n, patients in releases.values())
     found = []
-    for release, (n, patients) in sorted(releases.items()):
-        hide = n is None or (not internal and (privacy.small(patients) or privacy.small(n)))
+    for release, (n, _) in sorted(releases.items()):
         found.append({"release": release or None, "share": None if hide or not total else round((n or 0) / total, 4)})
     return found
 

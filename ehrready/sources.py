@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+import os
 import stat
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -41,12 +42,20 @@ def expand(sources: Sequence[str]) -> list[Path]:
             raise UsageError(f"source {number} does not exist: give a file, a folder or a glob that matches something")
     if not found:
         raise SourceError("the source holds no file: point ehrready at the folder that has the export")
-    return sorted(found, key=lambda path: path.as_posix())
+    once: dict[str, Path] = {}
+    for path in sorted(found, key=lambda path: path.as_posix()):
+        once.setdefault(os.path.realpath(path), path)  # a file named twice, or linked to, is read once
+    return list(once.values())
 
 
 def _walk(folder: Path) -> Iterator[Path]:
     """Yield the files below a folder; links to folders are not followed (they may loop)."""
-    for path in sorted(folder.iterdir()):
+    try:
+        inside = sorted(folder.iterdir())
+    except OSError:
+        yield folder  # cannot be listed: it stands in the ledger as unreadable
+        return
+    for path in inside:
         if path.is_dir() and not path.is_symlink():
             yield from _walk(path)
         elif not path.is_dir():
@@ -64,6 +73,9 @@ def recognise(paths: Sequence[Path], readers: Sequence[Reader], *, wanted: str =
         file = SourceFile(number, path, 0)
         try:
             info = path.stat()
+            if stat.S_ISDIR(info.st_mode):
+                files.append(file)
+                continue
             if not stat.S_ISREG(info.st_mode):
                 files.append(replace(file, skip="no-file"))
                 continue

@@ -46,6 +46,8 @@ def message(finding: Finding) -> str:
         return f"{place}: {finding.reason}"
     phrase = DEFECTS.get(o.defect, o.defect)
     noun = _NOUNS.get(finding.rule.check, "records")
+    if finding.rounded and o.rate is not None:
+        return f"{place}: about {_percent(o.rate)} of {noun} {phrase} (exact counts are hidden for a neighbouring small cell)"
     if finding.hidden or o.n is None or o.of is None or o.rate is None:
         text = f"{place}: some {noun} {phrase} (a number is hidden: fewer than 11 patients)"
         return text if finding.status != "pass" else f"{place}: within the limit (a number is hidden: fewer than 11 patients)"

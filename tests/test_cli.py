@@ -73,6 +73,9 @@ def test_stdout_is_only_the_output(training: Path, tmp_path: Path) -> None:
         ({"ehrready.toml": "nam = 'x'\n", "x/a.ndjson": "{}"}, ["check", "x"], 2, "did you mean 'name'?"),
         ({}, ["check"], 2, "Missing argument"),
         ({"x/a.parquet": "PAR1 nonsense"}, ["check", "x"], 3, "CANNOT TELL"),
+        ({"x/a.ndjson": '{"resourceType":"Patient"}'}, ["check", "x", "--memory", "banana"], 2, "--memory must be a size"),
+        ({"x/a.ndjson": "{}"}, ["check", "x", "--fail-on", "x"], 2, "--fail-on must be one of"),
+        ({"c.json": '{"kind":"ehrready-scorecard","schema_version":"1.0"}'}, ["render", "c.json"], 2, "is cut or was changed"),
         ({"x/a.hl7": "PID|1||42\r"}, ["check", "x"], 3, "CANNOT TELL"),
     ],
 )
@@ -93,10 +96,10 @@ def test_an_empty_folder_is_cannot_tell(tmp_path: Path) -> None:
     assert run("check", "x", cwd=tmp_path).returncode == 3
 
 
-def test_a_scorecard_is_written_also_when_the_gate_fails(tmp_path: Path) -> None:
+def test_a_scorecard_is_written_also_when_it_cannot_tell(tmp_path: Path) -> None:
     (tmp_path / "a.ndjson").write_text('{"resourceType":"Patient","id":"secret-7"}\n{"broken')
     done = run("check", "a.ndjson", "--json", "c.json", cwd=tmp_path)
-    assert done.returncode == 1  # half of the records were rejected
+    assert done.returncode == 3  # the last line is cut
     card = json.loads((tmp_path / "c.json").read_bytes())
     assert card["ledger"][0]["reasons"] == {"invalid-json": 1}
     assert card["subject"]["records"] == {"read": 2, "profiled": 1, "rejected": 1}

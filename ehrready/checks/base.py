@@ -40,6 +40,8 @@ class Outcome:
     reason: str = ""
     detail: str = ""
     training: tuple[int, int] | None = None
+    training_patients: int | None = None
+    few: bool = False  # fewer than 11 patients, where their exact number is not measured
     effect: float | None = None
     limit: float | None = None
     interval: tuple[float, float] | None = None

@@ -26,18 +26,29 @@ def presence_shift(profile: Profile, training: Profile, element: str, *, margin:
     Options: `margin` (default 0.02): the smallest rise of a rate that matters; `min_n`: smallest denominator.
     """
     then = state_outcome(training, element, ("missing", "null-token"), None)
+    if then is not None and then.of is None:
+        return skip("not-assessed", "a count of training is hidden (1-10 patients)")
     if then is None or not then.of or then.of < min_n:
         return skip("not-applicable", "training has too few records with this element's table")
     now = state_outcome(profile, element, ("missing", "null-token"), None)
-    filled = None if then.n is None else then.of - then.n
+    if now is not None and now.of is None:
+        return skip("not-assessed", "a count is hidden (1-10 patients)")
     if now is None or (now.of and now.n == now.of):
-        if not filled or filled / then.of < 0.01:
+        visible = state_outcome(training, element, ("present",), None), state_outcome(training, element, ("coded",), None)
+        filled = then.of - then.n if then.n is not None else max((o.n or 0) for o in visible if o is not None)
+        if then.n is None and not filled:  # the states hide each other: the classes of its codes may still show
+            filled = min(then.of, sum(values[0] or 0 for _, values in training.rows("classes", element)))
+        if then.n is None and not filled:
+            return skip("not-assessed", "training's counts are hidden (1-10 patients)")
+        if now is not None and (now.of or 0) < min_n:
+            return skip("not-assessed", f"fewer than {min_n} records to judge by")
+        if filled / then.of < 0.01:
             return skip("not-applicable", "training does not have this element either")
         if now is None and not profile.total("profiled"):
             return skip("not-assessed", "nothing was read")
         of = now.of if now else 0
         return [
-            Outcome("vanished", of, of, now.patients if now else 0, status="fail", training=(then.n or 0, then.of), effect=1.0, limit=margin,
+            Outcome("vanished", of, of, now.patients if now else 0, status="fail", training=(then.of - filled, then.of), training_patients=then.patients, effect=1.0, limit=margin,
                     detail="training had it, the live data does not")
         ]  # fmt: skip
     pairs = [("missing", now, then)]
@@ -63,7 +74,7 @@ def _shift(defect: str, now: Outcome, then: Outcome, margin: float, min_n: int) 
     return Outcome(
         defect, now.n, now.of, now.patients, now.of_patients,
         status="fail" if effect >= margin and low > 0 else "pass",
-        training=(then.n, then.of), effect=effect, limit=margin, interval=(low, high),
+        training=(then.n, then.of), training_patients=then.patients, effect=effect, limit=margin, interval=(low, high),
         p=stats.rise_p_value(now.rate, n1, then.rate, n2), family="missingness", partition=now.partition,
         detail=f"effective n {n1:.0f} against {n2:.0f}",
     )  # fmt: skip
@@ -84,14 +95,17 @@ def unseen_codes(profile: Profile, training: Profile, element: str, *, margin: f
     Options: `margin` (default 0.02); `min_n`: smallest number of codings on either side.
     """
     known: dict[str, set[str]] = {}
-    once = total = 0
+    once = 0
     for (_, system, code), (n, _) in training.rows("codes", element):
         known.setdefault(system, set()).add(code)
-        once += n is None or n == 1  # a hidden code has 1-10 patients: taken as seen once, the quieter reading
-        total += n or 1
+        once += n is None or n == 1  # a hidden code may have been seen once: the expectation is an upper bound
+    classes = [values for key, values in training.rows("classes", element) if key[1] in known and key[3] in {"well-formed", "repairable"}]
+    if any(values[0] is None for values in classes):
+        return skip("not-assessed", "training's number of codes is hidden (1-10 patients)")
+    total = sum(values[0] or 0 for values in classes)
     if total < min_n:
         return skip("not-applicable", "training has too few codes of this element")
-    unseen = seen = patients = 0
+    unseen = seen = most = 0
     tops: list[tuple[int, str]] = []
     for (_, system, code), (count, people) in profile.rows("codes", element):
         if system not in known:
@@ -104,7 +118,7 @@ def unseen_codes(profile: Profile, training: Profile, element: str, *, margin: f
             return skip("not-assessed", "the counts of unseen codes are hidden (1-10 patients): use internal profiles")
         else:
             unseen += count
-            patients += people
+            most = max(most, people)
             if people > 10:
                 tops.append((count, f"{system} {code}"))
     of = seen + unseen
@@ -119,7 +133,7 @@ def unseen_codes(profile: Profile, training: Profile, element: str, *, margin: f
     names = ", ".join(f"{name} ({n})" for n, name in sorted(tops, key=lambda t: (-t[0], t[1]))[:3])
     return [
         Outcome(
-            "unseen", unseen, of, None, status="fail" if alarm else "pass", training=(once, total), effect=rate - expected, limit=margin,
+            "unseen", unseen, of, None, few=0 < most < 11, status="fail" if alarm else "pass", training=(once, total), effect=rate - expected, limit=margin,
             interval=(low, high), detail=f"most frequent: {names}" if names else "",
         )
     ]  # fmt: skip

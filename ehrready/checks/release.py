@@ -7,7 +7,7 @@ from ehrready.profile import Profile
 
 
 @check("release", compares=True)
-def release_declared(profile: Profile, training: Profile, element: str, *, max_rate: float = 0.02) -> list[Outcome]:
+def release_declared(profile: Profile, training: Profile, element: str, *, max_rate: float = 0.02, min_n: int = 30) -> list[Outcome]:
     """Does the data declare the code-system releases that the model was trained on?
 
     Declared releases are Coding.version, CWE-7/8 and the OMOP vocabulary version, normalised (`FY2026`, `2.81`).
@@ -15,7 +15,8 @@ def release_declared(profile: Profile, training: Profile, element: str, *, max_r
     Numerator: codings that declare a release of their system which training never declared (`other-release`).
     Denominator: codings of systems for which training declared a release, that declare one.
 
-    Options: `max_rate` (default 0.02): share of codings that may declare another release.
+    Options: `max_rate` (default 0.02): share of codings that may declare another release; `min_n`: how many must
+    declare one at all.
     """
     live, trained = declared(profile, element), declared(training, element)
     n = of = patients = 0
@@ -39,6 +40,8 @@ def release_declared(profile: Profile, training: Profile, element: str, *, max_r
     if not of:
         any_trained = any(release for releases in trained.values() for release in releases)
         return skip("not-assessed" if any_trained and live else "not-applicable", "no release is declared on both sides")
+    if of < min_n:
+        return skip("not-assessed", f"fewer than {min_n} codings declare a release")
     rate = n / of
     return [
         Outcome(

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import duckdb
 
+from ehrready.errors import UsageError
 from ehrready.tables import ABSENT, ALL, ddl
 
 _PREFIX = "ehrready-"
@@ -60,6 +61,13 @@ def sweep(root: Path) -> None:
                 shutil.rmtree(folder, ignore_errors=True)
 
 
+def _connect(path: str, config: dict[str, str | int | bool]) -> duckdb.DuckDBPyConnection:
+    try:
+        return duckdb.connect(path, config=config)
+    except (duckdb.InvalidInputException, duckdb.ParserException):
+        raise UsageError("--memory must be a size such as 4GB or 512MB, --threads a whole number") from None
+
+
 @contextlib.contextmanager
 def open_engine(*, memory: str = "4GB", threads: int | None = None) -> Iterator[duckdb.DuckDBPyConnection]:
     """Yield a connection with the canonical tables, empty.
@@ -71,7 +79,7 @@ def open_engine(*, memory: str = "4GB", threads: int | None = None) -> Iterator[
     sweep(root)
     folder = Path(tempfile.mkdtemp(prefix=f"{_PREFIX}{os.getpid()}-", dir=root))
     try:
-        con = duckdb.connect(
+        con = _connect(
             str(folder / "tables.duckdb"),
             config={
                 "memory_limit": memory,

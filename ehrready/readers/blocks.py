@@ -164,6 +164,8 @@ class Blocks:
     def __init__(self) -> None:
         self._parts: list[pa.Table] = []
         self._bytes = 0
+        #: file → its last line, where that has no line feed: if it is broken, the file was cut
+        self.unfinished: dict[int, int] = {}
 
     def _push(self, file: int, first: int, data: bytes, events: list[Read | Rejected | Ended]) -> None:
         """Split ``data`` (whole lines) and append its non-blank lines; book them as read."""
@@ -217,6 +219,8 @@ class Blocks:
                         if not seen and data.startswith(_BOM):
                             data = data[3:]
                         seen = seen or bool(data.strip())
+                        if not data and rest.strip():
+                            self.unfinished[file.number] = line
                         block, rest = _cut(rest + data) if data else (rest, b"")
                         if block:
                             self._push(file.number, line, block, events)

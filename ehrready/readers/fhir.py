@@ -21,7 +21,7 @@ import yaml
 
 from ehrready.engines.duckdb import quote
 from ehrready.readers import fhir_sql
-from ehrready.readers.base import Event, Read, Rejected, SourceFile
+from ehrready.readers.base import Ended, Event, Read, Rejected, SourceFile
 from ehrready.readers.blocks import HEAD_BYTES, STREAM_ERRORS, Blocks, integers, open_stream
 from ehrready.tables import ENTRY_BIT, POSITION_BITS
 
@@ -37,6 +37,12 @@ def mapping() -> dict[str, Any]:
     text = (Path(__file__).parent / "mappings" / "fhir.yaml").read_text("utf-8")
     loaded: dict[str, Any] = yaml.safe_load(text)
     return loaded
+
+
+@functools.cache
+def resource_types() -> tuple[str, ...]:
+    """Return the resource types of STU3 to R5: a type outside this list may be anything and is counted as ``other``."""
+    return tuple((Path(__file__).parent / "mappings" / "fhir_types.txt").read_text("utf-8").split())
 
 
 class FhirReader:
@@ -78,7 +84,7 @@ class FhirReader:
             blocks = Blocks()
             for item in blocks.lines(chosen) if kind == "ndjson" else blocks.documents(chosen):
                 if isinstance(item, pa.Table):
-                    yield from self._block(con, item, kind)
+                    yield from self._block(con, item, kind, blocks.unfinished)
                 else:
                     yield item
         fhir_sql.finish(con)
@@ -87,7 +93,7 @@ class FhirReader:
         """Return canonical element to FHIR path, e.g. ``condition.code`` to ``Condition.code``."""
         return fhir_sql.source_elements(mapping())
 
-    def _block(self, con: duckdb.DuckDBPyConnection, table: pa.Table, kind: str) -> Iterator[Event]:
+    def _block(self, con: duckdb.DuckDBPyConnection, table: pa.Table, kind: str, unfinished: dict[int, int]) -> Iterator[Event]:
         """Read one block of lines or documents into the canonical tables."""
         con.register("_arrow", table)
         con.execute(
@@ -105,6 +111,10 @@ class FhirReader:
             if text is not None and (not ok or _strict(text.encode()) is None):
                 rescued = list(self._rescue(con, file, text)) if kind == "document" else []
                 yield from rescued or [Rejected(file, pos, "invalid-json")]
+                if kind == "document" and not rescued:
+                    yield Ended(file, "unreadable")
+                elif kind == "ndjson" and unfinished.get(file) == pos:
+                    yield Ended(file, "truncated")
             elif text is None or text.lstrip()[:1] not in opening:
                 yield Rejected(file, pos, "not-an-object")
             else:
@@ -182,7 +192,7 @@ class FhirReader:
             yield Read(file, n)
         yield from (
             Rejected(file, record & ((1 << POSITION_BITS) - 1), "not-an-object")
-            for file, record in con.execute("SELECT file, record FROM entered WHERE kind <> 'OBJECT' ORDER BY 2").fetchall()
+            for file, record in con.execute("SELECT file, record FROM entered WHERE kind IS DISTINCT FROM 'OBJECT' ORDER BY 2").fetchall()
         )
         con.execute("INSERT INTO resource SELECT file, record, text, url, type FROM entered WHERE kind = 'OBJECT'")
 
@@ -192,7 +202,7 @@ class FhirReader:
             yield Rejected(file, record & ((1 << POSITION_BITS) - 1), "no-resource-type")
         con.execute("DELETE FROM resource WHERE coalesce(type, '') = ''")
         con.execute(
-            "INSERT INTO types SELECT 'fhir', CASE WHEN regexp_full_match(type, '[A-Z][A-Za-z]{2,40}') THEN type "
+            f"INSERT INTO types SELECT 'fhir', CASE WHEN type IN ({', '.join(map(quote, resource_types()))}) THEN type "
             "ELSE 'other' END, count(*) FROM resource GROUP BY ALL"
         )
 

@@ -307,12 +307,20 @@ def _wrong_types(con: duckdb.DuckDBPyConnection, table: str, entry: dict[str, An
     if table == "observation":
         con.execute(
             "INSERT INTO defect SELECT 'observation.value', record, patient_id, 'wrong-type' FROM typed WHERE excluded IS NULL "
-            "AND value_kind = 'text' AND starts_with(value_text, '\"')"
+            "AND value_kind = 'text' AND starts_with(value_text, '\"') AND record IN (SELECT record FROM resource WHERE "
+            "json_type(text, '$.valueQuantity.value') = 'VARCHAR' OR json_type(text, '$.valueInteger') = 'VARCHAR')"
         )
-    for name in entry["columns"]:
+    for name, paths in entry["columns"].items():
+        first = paths if isinstance(paths, str) else paths[0]
+        number = ""
+        if "." not in first and name in _TIMES:  # a date written as a JSON number reads as its digits
+            number = (
+                f" OR (regexp_full_match(\"{name}\", '-?[0-9.]+') AND record IN (SELECT record FROM resource WHERE "
+                f"json_type(text, '$.{first}') NOT IN ('VARCHAR', 'NULL')))"
+            )
         con.execute(
             f"INSERT INTO defect SELECT {quote(f'{table}.{name}')}, record, patient_id, 'wrong-type' FROM typed "
-            f"WHERE excluded IS NULL AND (starts_with(\"{name}\", '{{') OR starts_with(\"{name}\", '['))"
+            f"WHERE excluded IS NULL AND (starts_with(\"{name}\", '{{') OR starts_with(\"{name}\", '['){number})"
         )
 
 

@@ -157,6 +157,25 @@ def test_wrong_types_are_findings_and_not_missing_values(tmp_path: Path) -> None
     assert values == [("number", 5.4), ("text", None), ("number", 7.0), ("text", None)]
 
 
+def test_a_date_written_as_a_number_is_of_the_wrong_type_and_a_quoted_text_is_not(tmp_path: Path) -> None:
+    resources = [
+        PATIENT | {"birthDate": 19800101},
+        PATIENT | {"birthDate": "1980"},
+        {"resourceType": "Observation", "id": "o", "code": {"text": "a"}, "valueString": '"clear" fluid'},
+    ]
+    (tmp_path / "a.ndjson").write_bytes(b"\n".join(map(orjson.dumps, resources)))
+    _, (defects,) = read(tmp_path, "SELECT element, kind, count(*) FROM defect GROUP BY ALL")
+    assert defects == [("patient.birth_date", "wrong-type", 1)]
+
+
+def test_a_cut_document_and_a_cut_last_line_are_unreadable(tmp_path: Path) -> None:
+    whole = json.dumps(bundle(PATIENT, CONDITION), indent=1)
+    (tmp_path / "a.json").write_text(whole[: len(whole) // 2])
+    (tmp_path / "b.ndjson").write_text(json.dumps(PATIENT) + "\n" + json.dumps(PATIENT)[:40])
+    ledger, _ = read(tmp_path)
+    assert [entry.status for entry in ledger.entries.values()] == ["unreadable", "truncated"]
+
+
 def test_reasons_for_absence_null_flavours_and_exclusions(tmp_path: Path) -> None:
     why = "http://hl7.org/fhir/StructureDefinition/data-absent-reason"
     resources = [
