@@ -9,7 +9,8 @@ Coded elements live in two long tables, ``concept`` (one row per CodeableConcept
 that a missing code is a row that can be counted) and ``coding`` (one row per Coding).
 
 ``record`` is ``file << 40 | position``: position is the line or message or row number, or, for a resource
-inside a Bundle, ``1 << 39`` plus its running number in the file.
+inside a Bundle, ``1 << 39`` plus its running number in the file.  In HL7v2 the position is the message number and,
+in its lowest 15 bits, the place of the segment in the message: a message has many OBX, and each row is its own.
 """
 
 from __future__ import annotations

@@ -284,6 +284,20 @@ def test_a_damaged_part_costs_itself_alone(tmp_path: Path, how: str, reason: str
         assert run.rows("SELECT DISTINCT rows FROM generic_column") == [(2000,)]
 
 
+def test_a_file_that_breaks_the_engine_breaks_only_the_sandbox(tmp_path: Path) -> None:
+    # two bytes of a data page changed: DuckDB 2.0 fails with an internal error, which during an insert would
+    # invalidate the database
+    folder = tmp_path / "measurement"
+    write(folder / "part-1.parquet", "SELECT 1 AS person_id, 2 AS measurement_concept_id")
+    hostile = Path(__file__).parent.parent / "cases" / "tabular" / "internal-error.parquet"
+    (folder / "part-2.parquet").write_bytes(hostile.read_bytes())
+    write(folder / "part-3.parquet", "SELECT 1 AS person_id, 2 AS measurement_concept_id")
+    with reading(list(folder.iterdir())) as run:
+        assert [row["profiled"] for row in run.ledger.values()] == [1, 0, 1]
+        assert run.ledger["part-2.parquet"]["reasons"] == {"invalid-parquet": 1}
+        assert run.one("SELECT count(*) FROM observation") == 2
+
+
 def test_a_broken_reference_table_is_not_passed_over(tmp_path: Path) -> None:
     write(tmp_path / "condition_occurrence.parquet", "SELECT 1 AS person_id, 5 AS condition_concept_id")
     damage(write(tmp_path / "concept.parquet", CONCEPTS), "cut")
