@@ -76,7 +76,7 @@ def expected_system(profile: Profile, element: str, *, systems: list[str]) -> li
 
     Numerator: concepts with the defect.  Denominator: concepts with at least one coding.
 
-    Options: `systems`: keys of the expected code systems (`ehrready terminology list`).
+    Options: `systems`: keys of the expected code systems (column `key` of ehrready/terminology/data/code_systems.csv).
     """
     wanted = set(systems)
     flavours = {group for key in wanted if (group := terminology.flavour_group(key))}

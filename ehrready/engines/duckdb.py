@@ -61,7 +61,7 @@ def sweep(root: Path) -> None:
                 shutil.rmtree(folder, ignore_errors=True)
 
 
-def _connect(path: str, config: dict[str, str | int | bool]) -> duckdb.DuckDBPyConnection:
+def _connect(path: str, config: dict[str, str | bool | int | float | list[str]]) -> duckdb.DuckDBPyConnection:
     try:
         return duckdb.connect(path, config=config)
     except (duckdb.InvalidInputException, duckdb.ParserException):
