@@ -17,6 +17,7 @@ from ehrready.errors import EhrreadyError, SourceError, UsageError
 from ehrready.evaluate import evaluate
 from ehrready.ledger import Ledger
 from ehrready.profile import Profile
+from ehrready.readers import builtin
 from ehrready.readers.base import Ended, Reader, SourceFile
 from ehrready.scorecard import Scorecard, build
 
@@ -48,7 +49,7 @@ def read_profile(sources: Sequence[str], options: Options) -> tuple[Profile, Led
     from ehrready.engines import duckdb as engine
     from ehrready.measure import measure
 
-    readers = _readers(options)
+    readers = builtin(options.mapping)
     files = files_of.recognise(files_of.expand(sources), readers, wanted=options.format)
     ledger = Ledger.of(files)
     if all(file.skip for file in files):
@@ -70,17 +71,6 @@ def read_profile(sources: Sequence[str], options: Options) -> tuple[Profile, Led
         profile = measure(con, ledger, name=options.name)
     profile.source_elements = {element: " | ".join(sorted(set(places))) for element, places in sorted(elements.items())}
     return profile, ledger, files
-
-
-def _readers(options: Options) -> list[Reader]:
-    """Return the readers in the order in which they are asked."""
-    from ehrready.readers.fhir import FhirReader
-    from ehrready.readers.hl7v2 import Hl7v2Reader
-    from ehrready.readers.tabular import OmopReader, TableReader
-
-    mapping = Path(options.mapping) if options.mapping else None
-    tabular: list[Reader] = [TableReader(mapping), OmopReader()] if mapping else [OmopReader(), TableReader(None)]
-    return [FhirReader(), Hl7v2Reader(), *tabular]
 
 
 def _read(reader: Reader, files: Sequence[SourceFile], con: Any, ledger: Ledger, progress: Progress) -> None:

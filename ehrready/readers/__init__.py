@@ -1,1 +1,23 @@
 """Readers: one module per format, each a mapping (data, in mappings/) and a small engine."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from ehrready.readers.base import Reader
+
+
+def builtin(mapping: str | None = None) -> list[Reader]:
+    """Return the readers in the order in which they are asked whether a file is theirs.
+
+    ``mapping`` names a tabular layout (a shipped name or a YAML file); its tables go before OMOP's.
+    """
+    from ehrready.readers.fhir import FhirReader
+    from ehrready.readers.hl7v2 import Hl7v2Reader
+    from ehrready.readers.tabular import OmopReader, TableReader
+
+    if mapping:
+        return [FhirReader(), Hl7v2Reader(), TableReader(Path(mapping)), OmopReader()]
+    return [FhirReader(), Hl7v2Reader(), OmopReader(), TableReader(None)]

@@ -104,12 +104,12 @@ class Compiler:
             if ref.table not in self.joins:
                 return None
             sql = f"{self._alias(ref.table)}.{identifier(ref.column)}"
-            return f"iso(hl7_iso({sql}))" if time else sql
+            return _time(sql) if time else sql
         column = self.own(ref)
         if column is None:
             return None
         sql = text_of(column)
-        return sql if not time or is_clock(column) else f"iso(hl7_iso({sql}))"
+        return sql if not time or is_clock(column) else _time(sql)
 
     def _alias(self, table: str) -> str:
         return f"j{list(self.rule.joins).index(table)}"
@@ -314,14 +314,13 @@ class Compiler:
 
     # -- defects ------------------------------------------------------------------------------------------
 
-    def _defect(self, element: str, kind: str, test: str) -> str:
-        values = {
-            "element": quote(element),
-            "record": self.record,
-            "patient_id": self.column("patient_id"),
-            "kind": quote(kind),
-        }
-        return self._insert("defect", values, [test])
+    def _defect(self, element: str, kind: str, value: str, test: str) -> str:
+        """Return the INSERT of a defect where ``value``, as ``v``, is filled, no null token, and fails the test."""
+        inner = f"{self.record} AS record, {self.column('patient_id')} AS patient_id, {value} AS v {self.source()}"
+        return (
+            f"INSERT INTO defect (element, record, patient_id, kind) SELECT {quote(element)}, record, patient_id, "
+            f"{quote(kind)} FROM (SELECT {inner}) WHERE v IS NOT NULL AND ({test}) AND NOT null_token(v)"
+        )
 
     def _bad_times(self) -> list[str]:
         """Times that are no ISO 8601 prefix; typed date columns cannot hold one."""
@@ -330,9 +329,7 @@ class Compiler:
             self._lookups.clear()
             sql = self.column(name)
             if "hl7_iso(" in sql:
-                shape = f"regexp_matches({sql}, {quote(_ISO)})"
-                test = f"{sql} IS NOT NULL AND NOT null_token({sql}) AND NOT {shape}"
-                made.append(self._defect(f"{self.rule.to}.{name}", "bad-time", test))
+                made.append(self._defect(f"{self.rule.to}.{name}", "bad-time", sql, f"NOT regexp_matches(v, {quote(_ISO)})"))
         return made
 
     def _bad_number(self) -> str | None:
@@ -341,9 +338,13 @@ class Compiler:
         number = self.number("value_number")
         if number is None or "TRY_CAST" not in number:
             return None
-        raw = self.text(self.rule.columns["value_number"])
-        test = f"{raw} IS NOT NULL AND NOT null_token({raw}) AND ({number}) IS NULL"
-        return self._defect("observation.value", "wrong-type", test)
+        raw = self.text(self.rule.columns["value_number"]) or "NULL"
+        return self._defect("observation.value", "wrong-type", raw, "NOT coalesce(isfinite(TRY_CAST(v AS DOUBLE)), false)")
+
+
+def _time(sql: str) -> str:
+    """Return SQL of a text as an ISO 8601 prefix; the patterns of ``hl7_iso`` are spared what is ISO already."""
+    return f"CASE WHEN substring({sql}, 5, 1) = '-' THEN iso({sql}) ELSE iso(hl7_iso({sql})) END"
 
 
 def _literal(value: str | None) -> str:
