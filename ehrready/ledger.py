@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ehrready.readers.base import REASONS, Ended, Event, FileEntry, Read, Rejected, SourceFile
+from ehrready.tables import ENTRY_BIT
 
 #: Ledger statuses of data that make the verdict ``cannot-tell``.
 UNREADABLE = frozenset({"unreadable", "truncated"})
@@ -41,10 +42,12 @@ class Ledger:
         match event:
             case Read(n=n):
                 entry.read += n
-            case Rejected(reason=reason, n=n):
+            case Rejected(position=position, reason=reason, n=n):
                 if reason not in REASONS:
                     raise AssertionError(f"reason {reason} is not in the closed list")
                 entry.reasons[reason] = entry.reasons.get(reason, 0) + n
+                place = position & ((1 << ENTRY_BIT) - 1)
+                entry.first_at[reason] = min(place, entry.first_at.get(reason, place))
             case Ended(status=status, declared=declared):
                 if entry.status not in UNREADABLE:  # a file that was found broken stays so
                     entry.status = status
@@ -79,6 +82,7 @@ class Ledger:
                 "profiled": entry.profiled,
                 "rejected": entry.rejected,
                 "declared": entry.declared,
+                "first_at": dict(sorted(entry.first_at.items())),
                 "reasons": dict(sorted(entry.reasons.items())) or ({entry.skip: 0} if entry.skip else {}),
             }
             for entry in self.entries.values()

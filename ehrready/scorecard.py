@@ -303,7 +303,7 @@ def _ledger_of(profile: Profile) -> list[dict[str, Any]]:
     for (fmt, status, reason), (files, size, read, profiled, rejected) in profile.rows("ledger"):
         row = rows.setdefault(
             (fmt, status),
-            {"file": "", "format": fmt or "none", "status": status, "bytes": 0, "read": 0, "profiled": 0, "rejected": 0, "declared": None, "reasons": {}},
+            {"file": "", "format": fmt or "none", "status": status, "bytes": 0, "read": 0, "profiled": 0, "rejected": 0, "declared": None, "first_at": {}, "reasons": {}},
         )  # fmt: skip
         count = int(row["file"].split(" ")[0] or 0) + (files or 0)
         row["file"] = f"{count} files"

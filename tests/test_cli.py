@@ -102,6 +102,8 @@ def test_a_scorecard_is_written_also_when_it_cannot_tell(tmp_path: Path) -> None
     assert done.returncode == 3  # the last line is cut
     card = json.loads((tmp_path / "c.json").read_bytes())
     assert card["ledger"][0]["reasons"] == {"invalid-json": 1}
+    assert card["ledger"][0]["first_at"] == {"invalid-json": 2}
+    assert "rejected in file-0001 (truncated): invalid-json 1 (first at 2)" in done.stderr
     assert card["subject"]["records"] == {"read": 2, "profiled": 1, "rejected": 1}
     assert "secret-7" not in (tmp_path / "c.json").read_text() + done.stderr
 

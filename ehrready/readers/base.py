@@ -110,6 +110,8 @@ class FileEntry:
     read: int = 0
     declared: int | None = None
     reasons: dict[str, int] = field(default_factory=dict)
+    #: reason → where its first record is: line, message, row, or entry of a Bundle; 0 for the file as a whole
+    first_at: dict[str, int] = field(default_factory=dict)
     skip: str = ""
 
     @property

@@ -63,5 +63,11 @@ def render(scorecard: Scorecard, console: Console, outputs: Sequence[str] = ()) 
         more = len(worst(d["findings"])) - len(rows)
         if more:
             console.print(f"  and {more} more in the report")
+    for row in [row for row in d["ledger"] if row["rejected"]][:3]:
+        reasons = ", ".join(
+            f"{reason} {n:,}" + (f" (first at {row['first_at'][reason]:,})" if row["first_at"].get(reason) else "")
+            for reason, n in row["reasons"].items()
+        )
+        console.print(f"  rejected in {escape(row['file'])} ({row['status']}): {escape(reasons)}")
     for path in outputs:
         console.print(f"wrote {escape(path)}", soft_wrap=True)
