@@ -28,10 +28,11 @@ def quote(text: str) -> str:
     return "'" + text.replace("'", "''") + "'"
 
 
-#: Macros that readers and measures share.  ``clean``: trimmed, empty is NULL.  ``iso``: an ISO 8601 prefix
+#: Macros that readers and measures share.  ``clean``: trimmed (also of the
+#: mark of a stated absence, which a source may not forge), empty is NULL.  ``iso``: an ISO 8601 prefix
 #: without offset.  ``hl7_iso``: the same from HL7v2 ``YYYY[MM[DD[HH[MM[SS]]]]]``.
 MACROS = f"""
-CREATE MACRO clean(v) AS nullif(trim(v, e' \\t\\r\\n'), '');
+CREATE MACRO clean(v) AS nullif(trim(v, e' \\t\\r\\n' || chr(1)), '');
 CREATE MACRO absent(reason) AS {quote(ABSENT)} || reason;
 CREATE MACRO is_absent(v) AS starts_with(v, {quote(ABSENT)});
 CREATE MACRO iso(v) AS CASE

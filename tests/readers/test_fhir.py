@@ -198,6 +198,12 @@ def test_reasons_for_absence_null_flavours_and_exclusions(tmp_path: Path) -> Non
     assert excluded == [(None, 3), ("entered-in-error", 1), ("test-patient", 2)]
 
 
+def test_a_source_cannot_forge_the_mark_of_a_stated_absence(tmp_path: Path) -> None:
+    (tmp_path / "a.ndjson").write_bytes(orjson.dumps(PATIENT | {"birthDate": "\x01masked"}))
+    _, (births,) = read(tmp_path, "SELECT birth_date FROM patient")
+    assert births == [("masked",)]
+
+
 def test_medication_references_are_resolved_inside_and_outside(tmp_path: Path) -> None:
     code = {"coding": [{"system": "http://www.nlm.nih.gov/research/umls/rxnorm", "code": "860975"}]}
     resources = [
