@@ -19,9 +19,8 @@ if TYPE_CHECKING:
 
     from ehrready.ledger import Ledger
 
-#: States of an element in a record.  ``missing`` and ``null-token`` are defects; ``masked`` is in no denominator.
-STATES = ("present", "coded", "text-only", "null-token", "missing", "absent-with-reason", "masked")
-
+# States of an element in a record: present (scalars) or coded, text-only, null-token, missing, absent-with-reason and
+# masked.  missing and null-token are defects; masked is in no denominator.
 _MASKED, _UNKNOWN = quote(ABSENT + "masked"), "('unknown', 'unk')"
 
 #: Rows of a table to which an element applies, where that is not every row.

@@ -49,6 +49,7 @@ def read_profile(sources: Sequence[str], options: Options) -> tuple[Profile, Led
     from ehrready.engines import duckdb as engine
     from ehrready.measure import measure
 
+    packs.load_all(options.rules)  # a mistake in a pack is told before the long work, not after it
     readers = builtin(options.mapping)
     files = files_of.recognise(files_of.expand(sources), readers, wanted=options.format)
     ledger = Ledger.of(files)

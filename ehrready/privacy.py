@@ -22,7 +22,7 @@ def small(count: int | None) -> bool:
 
 
 def hide_findings(findings: list[Finding]) -> None:
-    """Mark the findings whose numbers may not leave as ``hidden``; ``shown`` below leaves their numbers out."""
+    """Mark the findings whose numbers may not leave as ``hidden``; the scorecard leaves those numbers out."""
     families: dict[tuple[str, str], list[Finding]] = defaultdict(list)
     for finding in findings:
         trained = finding.outcome.training

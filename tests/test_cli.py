@@ -68,6 +68,7 @@ def test_stdout_is_only_the_output(training: Path, tmp_path: Path) -> None:
         ({"x/a.json": '{"resourceType":'}, ["check", "x", "--fail-on", "never"], 3, "CANNOT TELL"),
         ({"x/a.json": '{"resourceType":"Patient"}'}, ["check", "x"], 3, "CANNOT TELL"),
         ({"x/a.ndjson": "{}", "p.json": "{}"}, ["check", "x", "--against", "p.json"], 2, "not an ehrready-profile"),
+        ({"r.yaml": "pack: x\n", "x/a.md": ""}, ["profile", "x", "-o", "p", "--rules", "r.yaml"], 2, "the pack has no version"),
         ({"r.yaml": "pack: x\nrules: 3\n"}, ["rules", "lint", "r.yaml"], 2, "r.yaml:2: rules must be a list"),
         ({}, ["rules", "show", "code-codet"], 2, "did you mean 'code-coded'?"),
         ({"ehrready.toml": "nam = 'x'\n", "x/a.ndjson": "{}"}, ["check", "x"], 2, "did you mean 'name'?"),

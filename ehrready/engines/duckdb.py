@@ -20,7 +20,7 @@ from ehrready.errors import UsageError
 from ehrready.tables import ABSENT, ALL, ddl
 
 _PREFIX = "ehrready-"
-_STALE_SECONDS = 24 * 3600
+_STALE_SECONDS = 7 * 24 * 3600
 
 
 def quote(text: str) -> str:
@@ -57,8 +57,10 @@ def sweep(root: Path) -> None:
     for folder in root.glob(f"{_PREFIX}*"):
         with contextlib.suppress(OSError, ValueError):
             pid = int(folder.name.split("-")[1])
-            alive = Path(f"/proc/{pid}").exists() if Path("/proc").is_dir() else True
-            if not alive or time.time() - folder.stat().st_mtime > _STALE_SECONDS * 7:
+            # without /proc nobody can be asked: a folder untouched for a week is taken for left behind
+            young = time.time() - folder.stat().st_mtime < _STALE_SECONDS
+            alive = Path(f"/proc/{pid}").exists() if Path("/proc").is_dir() else young
+            if not alive:
                 shutil.rmtree(folder, ignore_errors=True)
 
 
