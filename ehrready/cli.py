@@ -37,6 +37,7 @@ Name = Annotated[str | None, typer.Option(help="Name of the data set in outputs.
 Format = Annotated[str | None, typer.Option(help="auto, fhir, hl7v2, omop or table. [default: auto]", show_default=False)]
 Mapping = Annotated[str | None, typer.Option(help="Mapping of a tabular layout: a YAML file or a shipped name.", show_default=False)]
 Rules = Annotated[list[str] | None, typer.Option(help="Rule pack: a YAML file or a shipped name; may repeat.", show_default=False)]
+Terminology = Annotated[Path | None, typer.Option(help="Folder of release tables. [default: the user's data folder]", show_default=False)]
 Memory = Annotated[str | None, typer.Option(help="Memory limit of the engine. [default: 4GB]", show_default=False)]
 Threads = Annotated[int | None, typer.Option(min=1, help="Worker threads. [default: all cores]", show_default=False)]
 Internal = Annotated[bool, typer.Option("--internal", help="Keep exact small counts (not for leaving the hospital).")]
@@ -66,6 +67,7 @@ def profile(
     format: Format = None,  # noqa: A002 - the option's name is part of the contract
     mapping: Mapping = None,
     rules: Rules = None,
+    terminology: Terminology = None,
     memory: Memory = None,
     threads: Threads = None,
     show_paths: ShowPaths = False,
@@ -101,6 +103,7 @@ def check(
     format: Format = None,  # noqa: A002 - the option's name is part of the contract
     mapping: Mapping = None,
     rules: Rules = None,
+    terminology: Terminology = None,
     memory: Memory = None,
     threads: Threads = None,
     stamp: Stamp = None,
@@ -126,6 +129,7 @@ def compare(
     json: Json = None,
     fail_on: FailOn = None,
     rules: Rules = None,
+    terminology: Terminology = None,
     stamp: Stamp = None,
 ) -> None:
     """Judge a saved live profile against a training profile: no data needed."""
@@ -134,7 +138,7 @@ def compare(
     gate = _gate(fail_on)
     measured, _ = pipeline.load_profile(live)
     trained, digest = pipeline.load_profile(training)
-    options = _with(_options({"rules": rules, "stamp": stamp}), internal=measured.internal)
+    options = _with(_options({"rules": rules, "terminology": terminology, "stamp": stamp}), internal=measured.internal)
     card = pipeline.judge(measured, trained, options, training_sha256=digest)
     _finish(card, {"html": html, "json": json}, gate)
 
@@ -275,7 +279,11 @@ def _options(given: dict[str, Any]) -> Options:
     from ehrready.pipeline import Options
 
     chosen = {**_settings(), **{key: value for key, value in given.items() if value is not None and value is not False}}
-    known = {key: chosen[key] for key in ("name", "format", "mapping", "memory", "threads", "internal", "stamp") if key in chosen}
+    known = {
+        key: chosen[key] for key in ("name", "format", "mapping", "memory", "threads", "internal", "stamp", "terminology") if key in chosen
+    }
+    if "terminology" in known:
+        known["terminology"] = Path(known["terminology"])
     if known.get("format", "auto") not in {"auto", "fhir", "hl7v2", "omop", "table"}:
         raise UsageError("--format must be one of auto, fhir, hl7v2, omop, table")
     if "stamp" not in known and os.environ.get("SOURCE_DATE_EPOCH", "").isdigit():

@@ -15,6 +15,7 @@ SETTINGS: dict[str, type] = {
     "format": str,
     "mapping": str,
     "rules": list,
+    "terminology": str,
     "memory": str,
     "threads": int,
     "internal": bool,

@@ -5,12 +5,16 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 
 from ehrready import stats
 from ehrready.checks import CHECKS, Outcome
 from ehrready.profile import Profile
 from ehrready.rules import Rule
 from ehrready.tables import table_of
+
+if TYPE_CHECKING:
+    from ehrready.terminology.releases import Store
 
 #: Statuses of a finding whose number was judged; the others are never counted as a pass.
 ASSESSED = ("pass", "warn", "fail")
@@ -39,14 +43,14 @@ class Finding:
         return hashlib.sha256("\x1f".join(parts).encode()).hexdigest()[:12]
 
 
-def evaluate(profile: Profile, training: Profile | None, rules: Sequence[Rule]) -> list[Finding]:
+def evaluate(profile: Profile, training: Profile | None, rules: Sequence[Rule], store: Store | None = None) -> list[Finding]:
     """Return the findings of the rules, in rule and element order.  A check that crashes is status ``error``."""
-    findings = [finding for rule in rules for element in rule.elements for finding in _findings(profile, training, rule, element)]
+    findings = [finding for rule in rules for element in rule.elements for finding in _findings(profile, training, rule, element, store)]
     _false_discovery(findings)
     return findings
 
 
-def _findings(profile: Profile, training: Profile | None, rule: Rule, element: str) -> list[Finding]:
+def _findings(profile: Profile, training: Profile | None, rule: Rule, element: str, store: Store | None) -> list[Finding]:
     check = CHECKS[rule.check]
     source = _source_element(profile, training, element)
     reason = _not_applicable(profile, training, rule, element)
@@ -58,14 +62,16 @@ def _findings(profile: Profile, training: Profile | None, rule: Rule, element: s
             arguments.append(training)
         if not check.whole:
             arguments.append(element)
+        if check.looks_up:
+            arguments.append(store)
         try:
             outcomes = check.run(*arguments, **rule.options)
         except Exception as error:  # noqa: BLE001 - a result of its own; its text may quote data
             outcomes = [Outcome("", status="error", reason=f"the check crashed ({type(error).__name__}): please report it")]
-    before = _before(training, rule, element)
+    before = _before(training, rule, element, store)
     found = []
     for outcome in outcomes:
-        status, why, limit = _judge(rule, outcome, before.get(outcome.defect))
+        status, why, limit = _judge(rule, outcome, before.get((outcome.defect, *sorted(outcome.group.items()))))
         found.append(Finding(rule, check.dimension, element, source, outcome, status, why, limit, group=outcome.group))
     return found
 
@@ -91,13 +97,14 @@ def _not_applicable(profile: Profile, training: Profile | None, rule: Rule, elem
     return ""
 
 
-def _before(training: Profile | None, rule: Rule, element: str) -> dict[str, Outcome]:
-    """Return a counting check's outcomes on the training profile, by defect."""
+def _before(training: Profile | None, rule: Rule, element: str, store: Store | None) -> dict[tuple[Any, ...], Outcome]:
+    """Return a counting check's outcomes on the training profile, by defect and group."""
     check = CHECKS[rule.check]
     if training is None or check.compares or check.whole or element not in training.source_elements:
         return {}
     try:
-        return {outcome.defect: outcome for outcome in check.run(training, element, **rule.options)}
+        found = check.run(training, element, *([store] if check.looks_up else []), **rule.options)
+        return {(outcome.defect, *sorted(outcome.group.items())): outcome for outcome in found}
     except Exception:  # noqa: BLE001 - the live side reports the crash; without a training rate nothing is lost
         return {}
 

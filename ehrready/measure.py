@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     import duckdb
 
     from ehrready.ledger import Ledger
+    from ehrready.terminology.releases import Store
 
 # States of an element in a record: present (scalars) or coded, text-only, null-token, missing, absent-with-reason and
 # masked.  missing and null-token are defects; masked is in no denominator.
@@ -32,12 +33,17 @@ ELIGIBLE: dict[str, str] = {
 }
 
 
-def measure(con: duckdb.DuckDBPyConnection, ledger: Ledger, *, name: str = "dataset") -> Profile:
-    """Measure the canonical tables of ``con`` and the closed ledger into an exact profile."""
+def measure(con: duckdb.DuckDBPyConnection, ledger: Ledger, *, name: str = "dataset", store: Store | None = None) -> Profile:
+    """Measure the canonical tables of ``con`` and the closed ledger into an exact profile.
+
+    ``store`` holds the release tables against which codes and displays are judged at their date.
+    """
     profile = Profile(name)
     frames = profile.frames
     frames["ledger"] = _ledger(ledger)
     _sites(con)
+    codings.measure(con, frames, store)
+    _people(con)
     frames["types"] = _frame(con, 'SELECT format, "type", sum(n) FROM types GROUP BY 1, 2', 2)
     _columns(con, frames)
     _records(con, frames)
@@ -45,7 +51,6 @@ def measure(con: duckdb.DuckDBPyConnection, ledger: Ledger, *, name: str = "data
         _scalars(con, table, frames["states"])
     _concepts(con, frames["states"])
     frames["defects"] = _frame(con, "SELECT element, kind, count(*), count(DISTINCT patient_id) FROM defect GROUP BY 1, 2", 2)
-    codings.measure(con, frames)
     return profile
 
 
@@ -123,6 +128,48 @@ def _records(con: duckdb.DuckDBPyConnection, frames: dict[str, Frame]) -> None:
         "GROUP BY 1) GROUP BY 2",
         2,
     )
+    frames["history"] = _history(con)
+
+
+def _history(con: duckdb.DuckDBPyConnection) -> Frame:
+    """Count patients by the months between their first and last dated event (capped at ten years)."""
+    rows = _frame(
+        con,
+        "SELECT CASE WHEN months > 120 THEN 120 ELSE months END AS m, count(*) FROM (SELECT patient_id, (left(max(month), 4)::INTEGER - left(min(month), 4)::INTEGER) * 12 "
+        "+ right(max(month), 2)::INTEGER - right(min(month), 2)::INTEGER AS months FROM event WHERE patient_id IS NOT NULL AND NOT is_absent(patient_id) "
+        "AND excluded IS NULL AND month BETWEEN '1900' AND '2100' AND tbl NOT IN ('condition', 'allergy', 'patient') GROUP BY 1) GROUP BY 1",
+        1,
+    )
+    return {(f"{int(months):03d}",): values for (months,), values in rows.items()}
+
+
+#: Groups of patients in which missing data is compared (checks.md 23), and the SQL that puts a patient into one.
+#: Age is that at the patient's last event, so that it does not depend on who else is in the data.
+_OMB = {"1002-5": "american-indian", "2028-9": "asian", "2054-5": "black", "2076-8": "pacific-islander", "2106-3": "white", "2131-1": "other",
+        "2135-2": "hispanic", "2186-5": "not-hispanic"}  # fmt: skip
+SUBGROUPS = ("sex", "age", "race", "ethnicity")
+
+
+def _people(con: duckdb.DuckDBPyConnection) -> None:
+    """Create ``person``: the groups each patient belongs to, in words of the administrative code sets; NULL when unknown."""
+    omb = " ".join(f"WHEN {quote(code)} THEN {quote(name)}" for code, name in _OMB.items())
+    dates = " UNION ALL ".join(
+        f"SELECT patient_id, max(left(\"at\", 4)) y FROM \"{t}_v\" WHERE regexp_matches(\"at\", '^(19|20)[0-9][0-9]') GROUP BY 1"
+        for t in TABLES if t not in {"patient", "condition", "allergy"}
+    )  # fmt: skip
+    con.execute(
+        f"CREATE TEMP TABLE person AS WITH seen AS (SELECT patient_id, max(y)::INTEGER y FROM ({dates}) WHERE patient_id IS NOT NULL GROUP BY 1), "
+        f"said AS (SELECT element, patient_id, CASE WHEN count(DISTINCT grp) = 1 THEN min(grp) WHEN count(DISTINCT grp) > 1 THEN 'several' END grp "
+        f"FROM (SELECT g.element, g.patient_id, CASE j.code {omb} END grp FROM judged g JOIN judge j USING (pid) "
+        "WHERE g.element IN ('patient.race', 'patient.ethnicity') AND j.key = 'cdcrec') GROUP BY 1, 2) "
+        "SELECT p.patient_id, p.sex, CASE WHEN s.y - p.born < 0 OR s.y - p.born > 120 THEN NULL WHEN s.y - p.born < 18 THEN '00-17' "
+        "WHEN s.y - p.born < 45 THEN '18-44' WHEN s.y - p.born < 65 THEN '45-64' WHEN s.y - p.born < 85 THEN '65-84' ELSE '85+' END age, "
+        "r.grp race, e.grp ethnicity FROM (SELECT patient_id, min(CASE lower(sex) WHEN 'male' THEN 'male' WHEN 'm' THEN 'male' WHEN 'female' THEN 'female' "
+        "WHEN 'f' THEN 'female' WHEN 'other' THEN 'other' WHEN 'o' THEN 'other' END) sex, min(CASE WHEN regexp_matches(birth_date, '^(18|19|20)[0-9][0-9]') "
+        "THEN left(birth_date, 4)::INTEGER END) born FROM patient_v WHERE patient_id IS NOT NULL GROUP BY 1) p "
+        "LEFT JOIN seen s USING (patient_id) LEFT JOIN said r ON r.patient_id = p.patient_id AND r.element = 'patient.race' "
+        "LEFT JOIN said e ON e.patient_id = p.patient_id AND e.element = 'patient.ethnicity'"
+    )
 
 
 def _scalars(con: duckdb.DuckDBPyConnection, table: str, states: Frame) -> None:
@@ -177,7 +224,7 @@ def _squares(count: str) -> str:
 
 
 def _roll_up(con: duckdb.DuckDBPyConnection, states: Frame, cells: str) -> None:
-    """Add (element, patient_id, place, month, state, n) up to n, patients, Σn², Σn·of by all, month and site.
+    """Add (element, patient_id, place, month, state, n) up to n, patients, Σn², Σn·of by all, month, site and subgroup.
 
     The state ``*`` is the total; rows without a patient count as no patient, each its own cluster (so that sums add).
     """
@@ -195,3 +242,15 @@ def _roll_up(con: duckdb.DuckDBPyConnection, states: Frame, cells: str) -> None:
             3,
         )
         states.update({(element, grouping, g, state): values for (element, g, state), values in rows.items()})
+        if grouping == "all":
+            con.execute("CREATE OR REPLACE TEMP TABLE whole AS SELECT element, patient_id, state, n, total FROM per_patient")
+    for attribute in SUBGROUPS:  # a patient is in one group, so the sums of the whole serve
+        joined = f"SELECT w.*, coalesce(p.{attribute}, 'unknown') g FROM whole w LEFT JOIN person p USING (patient_id)"
+        rows = _frame(
+            con,
+            f"SELECT element, g, state, sum(n), count(patient_id), {_squares('n')} FROM ({joined}) GROUP BY 1, 2, 3 UNION ALL "
+            f"SELECT element, g, '*', sum(total), count(patient_id), {_squares('total')} FROM (SELECT DISTINCT element, g, patient_id, total FROM ({joined})) "
+            "GROUP BY 1, 2",
+            3,
+        )
+        states.update({(element, attribute, g, state): values for (element, g, state), values in rows.items()})

@@ -31,6 +31,7 @@ class Options:
     name: str = "dataset"
     format: str = "auto"
     mapping: str | None = None
+    terminology: Path | None = None
     rules: tuple[str, ...] = ()
     memory: str = "4GB"
     threads: int | None = None
@@ -48,6 +49,7 @@ def read_profile(sources: Sequence[str], options: Options) -> tuple[Profile, Led
     from ehrready import sources as files_of
     from ehrready.engines import duckdb as engine
     from ehrready.measure import measure
+    from ehrready.terminology.releases import Store
 
     packs.load_all(options.rules)  # a mistake in a pack is told before the long work, not after it
     readers = builtin(options.mapping)
@@ -69,7 +71,7 @@ def read_profile(sources: Sequence[str], options: Options) -> tuple[Profile, Led
         ledger.close()
         engine.lock(con)
         options.progress("measuring", 0, 1)
-        profile = measure(con, ledger, name=options.name)
+        profile = measure(con, ledger, name=options.name, store=Store.open(options.terminology))
     profile.source_elements = {element: " | ".join(sorted(set(places))) for element, places in sorted(elements.items())}
     return profile, ledger, files
 
@@ -99,10 +101,13 @@ def judge(
     training_sha256: str | None = None,
 ) -> Scorecard:
     """Evaluate the rules on two profiles: the same code for ``check`` and ``compare``."""
+    from ehrready.terminology.releases import Store
+
     chosen = packs.load_all(options.rules) if options.rules else packs.default_packs(live.formats)
-    findings = evaluate(live, training, packs.merged(chosen))
+    store = Store.open(options.terminology)
+    findings = evaluate(live, training, packs.merged(chosen), store)
     return build(
-        live, training, findings, chosen, ledger=ledger, internal=options.internal, options=options.public(),
+        live, training, findings, chosen, ledger=ledger, store=store, internal=options.internal, options=options.public(),
         stamp=options.stamp, training_sha256=training_sha256,
     )  # fmt: skip
 

@@ -28,7 +28,7 @@ def hide_findings(findings: list[Finding]) -> None:
         trained = finding.outcome.training
         if trained and any(map(small, (trained[0], trained[1], trained[1] - trained[0], finding.outcome.training_patients))):
             finding.outcome.training = finding.outcome.effect = None
-        if finding.rule.check != "ingest-accounted" and finding.outcome.of is not None:
+        if finding.rule.check != "ingest-accounted" and finding.outcome.people and finding.outcome.of is not None:
             finding.hidden = _finding_small(finding)
             families[finding.outcome.partition or finding.element, finding.rule.check].append(finding)
     for members in families.values():
@@ -74,13 +74,24 @@ def hide_profile(profile: Profile) -> Profile:
     frames: dict[str, Frame] = {name: dict(frame) for name, frame in profile.frames.items()}
     frames["states"] = _hide_states(_pool_sites(frames["states"]))
     frames["types"] = {key: values if (values[0] or 0) >= SMALLEST else (None,) for key, values in frames["types"].items()}
-    for name, depth in (("systems", 1), ("classes", 1), ("codes", 2), ("releases", 2), ("volume", 1), ("excluded", 1), ("defects", 1)):
+    for name, depth in (
+        ("systems", 1),
+        ("classes", 1),
+        ("codes", 2),
+        ("releases", 2),
+        ("currency", 2),
+        ("displays", 2),
+        ("volume", 1),
+        ("excluded", 1),
+        ("defects", 1),
+    ):
         groups: dict[Key, Frame] = defaultdict(dict)
         for key, values in frames[name].items():
             groups[key[:depth]][key] = values
         frames[name] = {}
         for members in groups.values():
             frames[name].update(_hide_group(members, lambda key: False, _patients_column(name)))
+    frames["history"] = _hide_group(frames["history"], lambda key: False, 0)
     frames["patients"] = _hide_group(frames["patients"], lambda key: key[0] == "all", 0)
     return Profile(profile.name, False, frames, dict(profile.source_elements))
 

@@ -34,11 +34,20 @@ FRAMES: dict[str, tuple[Key, Key]] = {
     "states": (("element", "grouping", "group", "state"), ("n", "patients", "n2", "n_of")),
     "systems": (("element", "tokens"), ("n", "patients", "n2", "n_of")),
     "classes": (("element", "system", "how", "class"), ("n", "patients", "n2", "n_of")),
-    "codes": (("element", "system", "code"), ("n", "patients")),
+    "codes": (("element", "system", "code"), ("n", "patients", "n2", "n_of")),
     "releases": (("element", "system", "release"), ("n", "patients")),
+    "quarters": (("element", "system", "code", "quarter"), ("seen",)),
+    "currency": (("element", "system", "class"), ("n", "patients", "n2", "n_of")),
+    "displays": (("element", "system", "class"), ("n", "patients", "n2", "n_of")),
+    "tables": (("system", "release", "sha256"), ("seen",)),
     "defects": (("element", "kind"), ("n", "patients")),
+    "history": (("months",), ("patients",)),
     "columns": (("table", "column", "kind"), ("rows", "missing", "null_token")),
 }
+
+#: Frames that say *that*, not how many: their 1 is merged by the maximum.  ``quarters`` lists the public codes seen in
+#: a calendar quarter (enough to tell their release, without a count); ``tables`` the release tables measured against.
+PRESENCE = ("quarters", "tables")
 
 
 @dataclass(slots=True)
@@ -61,7 +70,7 @@ class Profile:
         for name, frame in other.frames.items():
             mine = frames[name]
             for key, values in frame.items():
-                mine[key] = _add(mine[key], values) if key in mine else values
+                mine[key] = values if key not in mine else _most(mine[key], values) if name in PRESENCE else _add(mine[key], values)
         elements = dict(other.source_elements)
         for element, place in self.source_elements.items():
             known = {*elements.get(element, place).split(" | "), *place.split(" | ")}
@@ -162,6 +171,10 @@ def _is_row(row: Any, keys: int, values: int) -> bool:
 
 def _add(a: Values, b: Values) -> Values:
     return tuple(None if x is None or y is None else x + y for x, y in zip(a, b, strict=True))
+
+
+def _most(a: Values, b: Values) -> Values:
+    return tuple(None if x is None or y is None else max(x, y) for x, y in zip(a, b, strict=True))
 
 
 def load_document(data: bytes, kind: str, version: str, place: str) -> dict[str, Any]:

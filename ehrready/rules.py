@@ -245,12 +245,12 @@ class _Parser:
             if parameter.default is inspect.Parameter.empty and key not in given:
                 self.wrong(node, f"the check {check.name} needs the option {key}")
         limits = self.limits(body)
-        if check.compares and limits:
+        if check.decides and limits:
             self.wrong(node, f"{check.name} sets its own limit: use its options instead of fail, warn or versus_training")
         min_n = values.get("min_n", MIN_N)
         if not isinstance(min_n, int) or isinstance(min_n, bool) or min_n < 1:
             self.wrong(body["min_n"], "min_n must be a whole number of at least 1")
-        if not check.compares and not limits:
+        if not check.decides and not limits:
             self.wrong(node, "the rule has no limit: give fail: {max_rate: ...} or warn: {max_rate: ...}")
         if len(self.problems) > before:
             return None

@@ -12,9 +12,9 @@ import orjson
 
 from ehrready import __version__, privacy
 from ehrready.checks.base import DIMENSIONS
-from ehrready.checks.release import declared
 from ehrready.errors import Exit, UsageError
 from ehrready.evaluate import ASSESSED, Finding
+from ehrready.panel import panel
 from ehrready.profile import Profile, load_document
 from ehrready.wording import message
 
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from ehrready.ledger import Ledger
     from ehrready.rules import Pack
+    from ehrready.terminology.releases import Store
 
 KIND = "ehrready-scorecard"
 SCHEMA_VERSION = "1.0"
@@ -84,6 +85,7 @@ def build(
     stamp: str | None = None,
     training_sha256: str | None = None,
     plugins: Sequence[str] = (),
+    store: Store | None = None,
 ) -> Scorecard:
     """Put the scorecard together; small cells are hidden unless ``internal``."""
     if not internal:
@@ -105,11 +107,11 @@ def build(
         "training": _subject(training, internal) if training else None,
         "dimensions": _dimensions(findings, units),
         "findings": [_finding(f) for f in findings],
-        "releases": _releases(profile, training, internal),
+        "releases": panel(profile, training, store, internal),
         "ledger": ledger.rows() if ledger else _ledger_of(profile),
         "provenance": {
             "rule_packs": [{"name": p.name, "version": p.version, "sha256": p.sha256} for p in packs],
-            "terminology": [],
+            "terminology": _terminology(profile, store),
             "training_sha256": training_sha256,
             "input_sha256": digest,
             "engine": engine,
@@ -270,31 +272,15 @@ def _r(value: float | None) -> float | None:
     return None if value is None else round(value, 6)
 
 
-def _releases(profile: Profile, training: Profile | None, internal: bool) -> list[dict[str, Any]]:
-    """Return the releases each element declares by system, beside training's; inference comes with a later check."""
-    rows = []
-    for element in sorted({key[0] for key in profile.frames["releases"]}):
-        then = declared(training, element) if training else {}
-        for system, releases in sorted(declared(profile, element).items()):
-            shown = _shares(releases, internal)
-            trained = _shares(then.get(system, {}), internal)
-            names = {r["release"] for r in shown if r["release"]}
-            known = {r["release"] for r in trained if r["release"]}
-            status = "not-declared" if not names else "not-compared" if not known else "same" if names <= known else "different"
-            rows.append(
-                {"element": element, "system": system, "declared": shown, "inferred": None, "training": {"declared": trained} if trained else None, "status": status}
-            )  # fmt: skip
-    return rows
-
-
-def _shares(releases: Mapping[str, tuple[int | None, int | None]], internal: bool) -> list[dict[str, Any]]:
-    total = sum(n or 0 for n, _ in releases.values())
-    # one hidden share could be told from the others: they go together
-    hide = any(n is None or (not internal and (privacy.small(patients) or privacy.small(n))) for n, patients in releases.values())
-    found = []
-    for release, (n, _) in sorted(releases.items()):
-        found.append({"release": release or None, "share": None if hide or not total else round((n or 0) / total, 4)})
-    return found
+def _terminology(profile: Profile, store: Store | None) -> list[dict[str, Any]]:
+    """Return the release tables that this scorecard rests on: those measured against, and those of its systems loaded now."""
+    rows = {key: {"system": key[0], "release": key[1], "sha256": key[2]} for key, _ in profile.rows("tables")}
+    for system in sorted({key[1] for key, _ in profile.rows("codes")}):
+        table = store.table(system) if store else None
+        for release in table.releases if table else ():
+            key = (system, release.label, release.sha256)
+            rows[key] = {"system": system, "release": release.label, "sha256": release.sha256}
+    return [rows[key] for key in sorted(rows)]
 
 
 def _ledger_of(profile: Profile) -> list[dict[str, Any]]:

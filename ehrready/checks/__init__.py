@@ -1,6 +1,6 @@
 """The checks: one module per dimension; importing this package registers them."""
 
-from ehrready.checks import comparability, completeness, conformance, release
+from ehrready.checks import comparability, completeness, conformance, mix, release
 from ehrready.checks.base import CHECKS, DIMENSIONS, Check, Outcome, check
 
-__all__ = ["CHECKS", "DIMENSIONS", "Check", "Outcome", "check", "comparability", "completeness", "conformance", "release"]
+__all__ = ["CHECKS", "DIMENSIONS", "Check", "Outcome", "check", "comparability", "completeness", "conformance", "mix", "release"]

@@ -48,6 +48,7 @@ class Outcome:
     p: float | None = None
     family: str = ""
     group: dict[str, str] = field(default_factory=dict)
+    people: bool = True  # False where n counts things that no patient stands behind, such as distinct public codes
     partition: str = ""  # findings that share it add up to one denominator (small-cell hiding)
 
     @property
@@ -70,13 +71,20 @@ def skip(status: str, reason: str) -> list[Outcome]:
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """A registered check: ``compares`` when it needs a training profile, ``whole`` when it has no element."""
+    """A registered check: ``compares`` when it needs a training profile, ``whole`` when it has no element.
+
+    ``decides`` says that it sets the status itself (every comparing check does); else the rule's limits do.
+    The function takes, in this order: the profile, the training profile if it ``compares``, the element unless it is
+    ``whole``, and the store of release tables if it ``looks_up``.
+    """
 
     name: str
     dimension: str
     run: Callable[..., list[Outcome]]
     compares: bool
     whole: bool
+    looks_up: bool
+    decides: bool
     options: dict[str, inspect.Parameter]
 
     @property
@@ -88,7 +96,9 @@ class Check:
 CHECKS: dict[str, Check] = {}
 
 
-def check(dimension: str, *, compares: bool = False, whole: bool = False) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+def check(
+    dimension: str, *, compares: bool = False, whole: bool = False, looks_up: bool = False, decides: bool = False
+) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Register a function as a check; its name with dashes is the ``check`` of a rule."""
 
     def register(run: Callable[..., Any]) -> Callable[..., Any]:
@@ -97,7 +107,7 @@ def check(dimension: str, *, compares: bool = False, whole: bool = False) -> Cal
         options = {key: p for key, p in parameters.items() if p.kind is inspect.Parameter.KEYWORD_ONLY}
         if name in CHECKS or dimension not in DIMENSIONS:
             raise ValueError(f"check {name} is registered twice or its dimension is unknown")
-        CHECKS[name] = Check(name, dimension, run, compares, whole, options)
+        CHECKS[name] = Check(name, dimension, run, compares, whole, looks_up, decides or compares, options)
         return run
 
     return register

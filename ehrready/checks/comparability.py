@@ -96,7 +96,7 @@ def unseen_codes(profile: Profile, training: Profile, element: str, *, margin: f
     """
     known: dict[str, set[str]] = {}
     once = 0
-    for (_, system, code), (n, _) in training.rows("codes", element):
+    for (_, system, code), (n, *_) in training.rows("codes", element):
         known.setdefault(system, set()).add(code)
         once += n is None or n == 1  # a hidden code may have been seen once: the expectation is an upper bound
     classes = [values for key, values in training.rows("classes", element) if key[1] in known and key[3] in {"well-formed", "repairable"}]
@@ -107,7 +107,7 @@ def unseen_codes(profile: Profile, training: Profile, element: str, *, margin: f
         return skip("not-applicable", "training has too few codes of this element")
     unseen = seen = most = 0
     tops: list[tuple[int, str]] = []
-    for (_, system, code), (count, people) in profile.rows("codes", element):
+    for (_, system, code), (count, people, *_) in profile.rows("codes", element):
         if system not in known:
             continue
         if code in known[system]:
