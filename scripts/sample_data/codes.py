@@ -19,6 +19,9 @@ SYSTEMS: dict[str, tuple[str, str, str]] = {
     "cvx": ("http://hl7.org/fhir/sid/cvx", "CVX", "CVX"),
     # A laboratory's own codes, the way each standard names an unregistered system.
     "local": ("urn:uuid:6f1b0a5e-3c74-4c1e-9d0b-2a8e4f7c5d19", "99LAB", "99LAB"),
+    # Only in benchmarks/planted: a system that no list knows, and one that the element may not be in.
+    "nobody": ("http://codes.example.org/system/problems", "PROBLIST", "Problems"),
+    "icd10": ("http://hl7.org/fhir/sid/icd-10", "I10", "ICD10"),
 }
 
 #: Declared releases, the same in both sets: FHIR, HL7v2, OMOP ``vocabulary_version``.

@@ -124,7 +124,7 @@ def _pid(patient: Patient) -> str:
         3: _parts([patient.mrn, "", "", patient.site, "MR"]),
         5: _parts([patient.family, patient.given]),
         7: patient.birth.strftime("%Y%m%d") if patient.birth else "",
-        8: {"female": "F", "male": "M"}[patient.sex],
+        8: {"female": "F", "male": "M"}.get(patient.sex, patient.sex),
         10: _parts([race[0], race[1], "CDCREC"]),
         15: _parts([language[0], language[1], "ISO6391"]),
         22: _parts([ethnicity[0], ethnicity[1], "CDCREC"]),
@@ -210,7 +210,7 @@ def _rde_body(events: Sequence[Event], release: str) -> list[str]:
     body = []
     for event in events:
         at = _when(event.at) if event.at else ""
-        status = {"active": "IP", "completed": "CM"}[event.status]
+        status = {"active": "IP", "completed": "CM"}.get(event.status, event.status)
         body.append(_segment("ORC", {1: "NW", 2: str(event.number), 5: status, 9: at}))
         body.append(_segment("RXE", {2: cwe(event.concept, release), 3: "1", 5: "{tbl}^^UCUM", 32: at}))
         body.append(_segment("RXR", {1: "PO^Oral^HL70162"}))

@@ -126,7 +126,7 @@ def _persons(pop: Population) -> Rows:
         site = next(row for row in codes.SITES if row[0] == p.site)
         row = {
             "person_id": p.number,
-            "gender_concept_id": {"female": 8532, "male": 8507}[p.sex],
+            "gender_concept_id": {"female": 8532, "male": 8507}.get(p.sex, 0),
             "race_concept_id": race[3],
             "ethnicity_concept_id": ethnicity[3],
             "location_id": site[2],

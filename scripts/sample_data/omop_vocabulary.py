@@ -104,8 +104,13 @@ class Vocabulary:
         self.units = {unit: concept_id for unit, (_, concept_id) in codes.UNITS.items() if concept_id}
 
     def id_of(self, ref: Ref | None) -> int:
-        """Return the concept id of a (system, code), 0 for None."""
-        return self.ids[ref] if ref else 0
+        """Return the concept id of a (system, code), 0 for None; a code of no catalogue gets the next stand-in."""
+        if ref is None:
+            return 0
+        if ref not in self.ids:
+            self.ids[ref] = 1 + max(row.concept_id for row in self.rows if row.concept_id < LOCAL)
+            self.rows.append(Row(self.ids[ref], ref[1], "Metadata", codes.SYSTEMS[ref[0]][2], "Undefined", None, ref[1]))
+        return self.ids[ref]
 
     def concept_table(self, used: set[int]) -> pa.Table:
         """Return ``concept`` with the rows that the records use."""

@@ -23,9 +23,15 @@ N_PATIENTS = 400
 T = TypeVar("T")
 
 
+class Drawn(random.Random):
+    """A source of randomness that draws instead of dealing decks: what a real sample of a population does."""
+
+
 def deck(rng: random.Random, weighted: Iterable[tuple[T, int]], total: int) -> list[T]:
-    """Return ``total`` items in shares of their weights (largest remainder), shuffled."""
+    """Return ``total`` items in shares of their weights (largest remainder), shuffled; by chance if ``rng`` is Drawn."""
     items = list(weighted)
+    if isinstance(rng, Drawn):
+        return rng.choices([item for item, _ in items], [weight for _, weight in items], k=total)
     whole = sum(weight for _, weight in items)
     counts = [total * weight // whole for _, weight in items]
     order = sorted(range(len(items)), key=lambda i: (-(total * items[i][1] % whole), i))
@@ -73,14 +79,14 @@ _GIVEN = ("Alba", "Bryn", "Cato", "Dara", "Enid", "Finn", "Gwen", "Hale", "Iris"
 _FAMILY = ("Testwood", "Mockford", "Sampleton", "Demoville", "Fakenham", "Specimen", "Dummer", "Protoson")
 
 
-def _patients(rng: random.Random, mark: str, base: int, reference: int) -> list[Patient]:
-    sites = deck(rng, [(site[0], site[3]) for site in codes.SITES], N_PATIENTS)
-    sexes = deck(rng, [("female", 52), ("male", 48)], N_PATIENTS)
-    races = deck(rng, [(race[0], race[4]) for race in codes.RACES], N_PATIENTS)
-    ethnicities = deck(rng, [(one[0], one[4]) for one in codes.ETHNICITIES], N_PATIENTS)
-    languages = deck(rng, [(one[0], one[2]) for one in codes.LANGUAGES], N_PATIENTS)
-    ages = deck(rng, [(age, 1) for age in range(22, 87)], N_PATIENTS)
-    heights = _normal_deck(rng, N_PATIENTS, 169, 8)
+def _patients(rng: random.Random, mark: str, base: int, reference: int, size: int) -> list[Patient]:
+    sites = deck(rng, [(site[0], site[3]) for site in codes.SITES], size)
+    sexes = deck(rng, [("female", 52), ("male", 48)], size)
+    races = deck(rng, [(race[0], race[4]) for race in codes.RACES], size)
+    ethnicities = deck(rng, [(one[0], one[4]) for one in codes.ETHNICITIES], size)
+    languages = deck(rng, [(one[0], one[2]) for one in codes.LANGUAGES], size)
+    ages = deck(rng, [(age, 1) for age in range(22, 87)], size)
+    heights = _normal_deck(rng, size, 169, 8)
     return [
         Patient(
             id=f"{mark}{i + 1:04d}",
@@ -96,11 +102,13 @@ def _patients(rng: random.Random, mark: str, base: int, reference: int) -> list[
             language=languages[i],
             height=round(heights[i]),
         )
-        for i in range(N_PATIENTS)
+        for i in range(size)
     ]
 
 
 def _normal_deck(rng: random.Random, size: int, mean: float, sd: float) -> list[float]:
+    if isinstance(rng, Drawn):
+        return [rng.gauss(mean, sd) for _ in range(size)]
     dist = NormalDist(mean, sd)
     cards = [dist.inv_cdf((i + 0.5) / size) for i in range(size)]
     rng.shuffle(cards)
@@ -162,10 +170,12 @@ def _observations(rng: random.Random, encounters: list[Encounter], mark: str, ba
     analytes = {a.code: a for a in codes.ANALYTES}
     total = len(encounters)
     vitals = deck(rng, [(row[1], row[2]) for row in codes.VITALS], total)
+    # weights are per 1,200 encounters, the number of a population of 400
+    whole = 3 * N_PATIENTS
     used = sum(row[2] for row in codes.PANELS)
-    panels = deck(rng, [*[((p[0], p[1]), p[2]) for p in codes.PANELS], (None, total - used)], total)
+    panels = deck(rng, [*[((p[0], p[1]), p[2]) for p in codes.PANELS], (None, whole - used)], total)
     asked = sum(weight for _, weight in codes.QUESTIONS)
-    questions = deck(rng, [*codes.QUESTIONS, ("", total - asked)], total)
+    questions = deck(rng, [*codes.QUESTIONS, ("", whole - asked)], total)
     wanted: Counter[str] = Counter(code for row in vitals for code in row)
     wanted.update(code for row in panels if row for code in row[1])
     wanted.update(questions)
@@ -234,7 +244,9 @@ def _events(
     return events
 
 
-def make_population(name: str, seed: int, release: str, first: date, last: date) -> Population:
+def make_population(
+    name: str, seed: int, release: str, first: date, last: date, *, size: int = N_PATIENTS, drawn: bool = False
+) -> Population:
     """Return the clean population of one set.
 
     Args:
@@ -243,10 +255,12 @@ def make_population(name: str, seed: int, release: str, first: date, last: date)
         release: ICD-10-CM fiscal year of the declared code version.
         first: first day of the window of events.
         last: last day on which a stay may end.
+        size: patients.
+        drawn: draw from the catalogues at random, so that two populations differ as samples do.
     """
-    rng = random.Random(seed)
+    rng = Drawn(seed) if drawn else random.Random(seed)
     mark, base = name[0], seed * 10_000
-    patients = _patients(rng, mark, base, first.year)
+    patients = _patients(rng, mark, base, first.year, size)
     encounters = _encounters(rng, patients, mark, base, first, (last - first).days - 5)
     by_patient: list[list[Encounter]] = [[] for _ in patients]
     index = {patient.id: i for i, patient in enumerate(patients)}
@@ -294,6 +308,7 @@ def _deaths(rng: random.Random, population: Population, by_patient: list[list[En
         for patient, encounters in zip(population.patients, by_patient, strict=True)
         if max(e.end for e in encounters).date() < last - timedelta(days=60)
     ]
-    for patient in rng.sample(candidates, 12):
-        seen = max(e.end for e in by_patient[population.patients.index(patient)])
+    encounters_of = dict(zip((p.id for p in population.patients), by_patient, strict=True))
+    for patient in rng.sample(candidates, min(len(candidates), 12 * len(population.patients) // N_PATIENTS)):
+        seen = max(e.end for e in encounters_of[patient.id])
         patient.death = seen + timedelta(days=rng.randint(40, 55), hours=rng.randint(1, 9), seconds=rng.randint(1, 59))

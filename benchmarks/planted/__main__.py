@@ -1,0 +1,198 @@
+"""The planted-defect benchmark: what is found, how exactly it is counted, and how often nothing is reported as something.
+
+    python -m benchmarks.planted [--patients 2000] [--shares 0.005 0.02 0.1] [--formats fhir hl7v2 omop] [--json FILE]
+
+Population, training set and defects are synthetic and seeded; the seeds are the benchmark's own.  Every class is planted
+alone, in a fresh sample of the population that the training profile was made of.  Prints Markdown.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gzip
+import json
+import pickle
+import random
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+sys.path.insert(0, str(ROOT / "scripts"))
+
+FIRST, LAST = date(2023, 1, 1), date(2024, 12, 31)
+TRAINING_SEED, LIVE_SEED, DEFECT_SEED = 811, 5501, 977
+TRAINING_PATIENTS = 2000
+ALARMS = ("fail", "warn", "error")
+
+
+def population(seed: int, patients: int, name: str = "live") -> Any:
+    """Return a population of ``patients``, drawn at random with this seed."""
+    from sample_data.population import make_population
+
+    return make_population(name, seed, "2024", FIRST, LAST, size=patients, drawn=True)
+
+
+def write(pop: Any, fmt: str, folder: Path) -> Path:
+    """Write a population in one format; returns the folder."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+    from sample_data import fhir, hl7v2, omop
+
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, content in {"fhir": fhir, "hl7v2": hl7v2, "omop": omop}[fmt].files(pop).items():
+        if isinstance(content, pa.Table):
+            pq.write_table(content, folder / name, store_schema=False)
+        elif name.endswith(".gz"):
+            (folder / name).write_bytes(gzip.compress(content, 1, mtime=0))
+        else:
+            (folder / name).write_bytes(content)
+    return folder
+
+
+def train(fmt: str, patients: int = TRAINING_PATIENTS) -> bytes:
+    """Return the internal training profile of a format as JSON."""
+    from ehrready import api
+
+    with tempfile.TemporaryDirectory() as folder:
+        return api.profile_of(write(population(TRAINING_SEED, patients, "training"), fmt, Path(folder)), threads=1).to_json()
+
+
+def examine(pop: Any, fmt: str, training: bytes) -> dict[str, Any]:
+    """Check a population against the training profile; returns the (internal) scorecard's document."""
+    from ehrready import api
+    from ehrready.profile import Profile
+
+    with tempfile.TemporaryDirectory() as folder:
+        card = api.check(write(pop, fmt, Path(folder)), against=Profile.from_json(training), internal=True, threads=1)
+    return dict(card.document)
+
+
+def one(job: tuple[str, str, float, bytes, bytes]) -> dict[str, Any]:
+    """Plant one class in one format and say whether it was found, how it was counted, and what else alarmed."""
+    name, fmt, share, pickled, training = job
+    from benchmarks.planted.classes import CLASSES
+
+    cls = CLASSES[name]
+    pop = pickle.loads(pickled)  # noqa: S301 - made by this process
+    hit = cls.plant(pop, random.Random(f"{DEFECT_SEED}/{name}/{share}"), share)
+    findings = examine(pop, fmt, training)["findings"]
+    found = [f for f in findings if f["status"] in ALARMS and f["check"] in cls.checks and (f["element"] in cls.elements or not f["element"])]
+    counted = [f["numerator"] for f in findings if cls.exact == (f["check"], f["defect"]) and f["element"] in cls.elements]
+    return {
+        "class": name,
+        "format": fmt,
+        "share": share,
+        "planted": hit,
+        "found": bool(found),
+        "by": sorted({f["rule"] for f in found}),
+        "counted": counted[0] if counted else None,
+        "exact": cls.exact is not None,
+        "others": sorted({f["rule"] for f in findings if f["status"] in ALARMS and f not in found}),
+    }
+
+
+def clean(job: tuple[int, int, str, bytes]) -> dict[str, Any]:
+    """Check a fresh sample of the training population: every alarm is false."""
+    seed, patients, fmt, training = job
+    document = examine(population(seed, patients), fmt, training)
+    units: dict[tuple[str, str], str] = {}
+    for f in document["findings"]:
+        if f["status"] in ("pass", *ALARMS):
+            key = (f["rule"], f["element"])
+            units[key] = "alarm" if f["status"] in ALARMS or units.get(key) == "alarm" else "pass"
+    return {
+        "seed": seed,
+        "patients": patients,
+        "format": fmt,
+        "assessed": len(units),
+        "alarms": sorted(" ".join(k) for k, v in units.items() if v == "alarm"),
+        "verdict": document["verdict"],
+    }
+
+
+def _table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> Iterator[str]:
+    yield "| " + " | ".join(header) + " |"
+    yield "|" + "---|" * len(header)
+    for row in rows:
+        yield "| " + " | ".join(str(cell) for cell in row) + " |"
+
+
+def report(results: list[dict[str, Any]], cleans: list[dict[str, Any]], patients: int) -> str:
+    """Return the tables in Markdown."""
+    lines = [f"Planted in {patients:,} patients, training on {TRAINING_PATIENTS:,}; recall by class:", ""]
+    formats = sorted({r["format"] for r in results})
+    shares = sorted({r["share"] for r in results})
+    columns = [(fmt, share) for fmt in formats for share in shares]
+    rows = []
+    for name in dict.fromkeys(r["class"] for r in results):
+        cells = []
+        for fmt, share in columns:
+            hit = [r for r in results if (r["class"], r["format"], r["share"]) == (name, fmt, share)]
+            exact = hit and hit[0]["exact"]
+            mark = "yes" if hit and hit[0]["found"] else "**no**"
+            error = f" ({hit[0]['counted']} of {hit[0]['planted']})" if exact and hit[0]["counted"] != hit[0]["planted"] else ""
+            cells.append(mark + error if hit else "")
+        rows.append([name, *cells])
+    lines += _table(["class", *(f"{fmt} {100 * share:g} %" for fmt, share in columns)], rows)
+    lines += ["", "Recall and exact counts:", ""]
+    rows = []
+    for fmt, share in columns:
+        mine = [r for r in results if (r["format"], r["share"]) == (fmt, share)]
+        countable = [r for r in mine if r["exact"]]
+        right = sum(r["counted"] == r["planted"] for r in countable)
+        rows.append([f"{fmt} {100 * share:g} %", f"{sum(r['found'] for r in mine)} of {len(mine)}", f"{right} of {len(countable)}"])
+    lines += _table(["", "classes found", "numerators equal to the planted count"], rows)
+    if cleans:
+        lines += ["", "Fresh samples of the training population, nothing planted:", ""]
+        rows = []
+        for fmt in sorted({c["format"] for c in cleans}):
+            for size in sorted({c["patients"] for c in cleans}):
+                mine = [c for c in cleans if (c["format"], c["patients"]) == (fmt, size)]
+                alarms, assessed = sum(len(c["alarms"]) for c in mine), sum(c["assessed"] for c in mine)
+                worst = ", ".join(sorted({c["verdict"] for c in mine}))
+                which = ", ".join(sorted({a for c in mine for a in c["alarms"]}))
+                rows.append([fmt, f"{size:,}", len(mine), f"{100 * alarms / max(1, assessed):.2f}", worst, which])
+        lines += _table(["format", "patients", "samples", "false alarms per 100 assessed rules", "verdicts", "which"], rows)
+    return "\n".join(lines) + "\n"
+
+
+def main() -> None:
+    """Run the benchmark and print its tables."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--patients", type=int, default=2000)
+    parser.add_argument("--shares", type=float, nargs="+", default=[0.005, 0.02, 0.1])
+    parser.add_argument("--formats", nargs="+", default=["fhir", "hl7v2", "omop"])
+    parser.add_argument("--classes", nargs="*", default=[])
+    parser.add_argument("--clean", type=int, nargs="*", default=[300, 3000, 20000], help="sizes of the clean samples")
+    parser.add_argument("--samples", type=int, default=5, help="clean samples per size and format (one of the largest)")
+    parser.add_argument("--processes", type=int, default=2)
+    parser.add_argument("--json", type=Path)
+    given = parser.parse_args()
+    from benchmarks.planted.classes import CLASSES
+
+    pickled = pickle.dumps(population(LIVE_SEED, given.patients))
+    with ProcessPoolExecutor(given.processes) as pool:
+        training = dict(zip(given.formats, pool.map(train, given.formats), strict=True))
+        jobs = [
+            (name, fmt, share, pickled, training[fmt])
+            for name in given.classes or CLASSES
+            for fmt in given.formats
+            if fmt in CLASSES[name].formats
+            for share in given.shares
+        ]
+        results = list(pool.map(one, jobs))
+        sizes = [(size, i) for size in given.clean for i in range(given.samples if size < 10000 else 1)]
+        cleans = list(pool.map(clean, [(7001 + i, size, fmt, training[fmt]) for size, i in sizes for fmt in given.formats]))
+    text = report(results, cleans, given.patients)
+    print(text)  # noqa: T201 - its output is the point
+    if given.json:
+        given.json.write_text(json.dumps({"planted": results, "clean": cleans}, indent=1) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
