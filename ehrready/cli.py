@@ -232,7 +232,12 @@ def rules_show(rule_id: Annotated[str, typer.Argument(metavar="ID", show_default
             f"no rule is called {rule_id!r}" + (f" (did you mean {close[0]!r}?)" if close else "") + ": see ehrready rules list"
         )
     rule = known[rule_id]
-    limits = [("fail above", rule.fail), ("warn above", rule.warn), ("fail above training +", rule.max_rise)]
+    limits = [
+        ("fail above", rule.fail),
+        ("warn above", rule.warn),
+        ("fail above training +", rule.max_rise),
+        ("warn above training +", rule.warn_rise),
+    ]
     lines = [
         f"{rule.id}  ({rule.pack}, {rule.severity}, {rule.owner})",
         rule.title,

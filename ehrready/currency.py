@@ -7,6 +7,7 @@ back into the engine as a table and is counted there, so that the cost does not 
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -66,11 +67,11 @@ def _currency(con: duckdb.DuckDBPyConnection, frames: dict[str, Frame], tables: 
     pairs = con.execute(
         f"SELECT DISTINCT d.pid, j.key, j.code, d.month FROM dated d JOIN judge j USING (pid) WHERE j.key IN ({keys}) ORDER BY 1, 4"
     ).fetchnumpy()
-    pid, month = pairs["pid"].astype(np.int64), pairs["month"].astype(str)
+    pid, month, key, code = _columns(pairs, "pid", "month", "key", "code")
     classes = np.full(len(pid), CLASSES.index("undated"), dtype=np.int64)
     for system, table in tables.items():
-        mine = pairs["key"].astype(str) == system
-        classes[mine] = class_of(table, table.positions(pairs["code"][mine].astype(str)), month[mine])
+        mine = key == system
+        classes[mine] = class_of(table, table.positions(code[mine]), month[mine])
     _count(con, frames, "currency", [integers(pid), _texts(month)], ["pid", "month"], np.array(CLASSES)[classes], "dated")
 
 
@@ -102,7 +103,8 @@ def class_of(table: ReleaseTable, positions: np.ndarray, months: np.ndarray) -> 
         )
         leaf = billable[at, np.maximum(high, low)] - billable[at, low] > 0
         named = np.where(valid & ~leaf, CLASSES.index("header"), named)
-    before, after = until < 0, last_day > effective[-1] + HORIZON_DAYS * _DAY
+    before = until < 0
+    after = (last_day > effective[-1] + HORIZON_DAYS * _DAY) & table.valid[:, -1].any()  # a system that was withdrawn has no later release
     # outside the table's years only what it can still say is said: a code of its edge release is taken as current
     edge = np.where(before, table.valid[at, 0], table.valid[at, -1])
     named = np.where((before | after) & ~edge, CLASSES.index("outside"), np.where(before & edge, CLASSES.index("current"), named))
@@ -123,16 +125,17 @@ def _displays(con: duckdb.DuckDBPyConnection, frames: dict[str, Frame], tables: 
         f"JOIN judge j USING (pid) WHERE j.code <> '' AND j.key IN ({keys}) AND g.display IS NOT NULL AND trim(g.display) <> '' GROUP BY ALL"
     )
     pairs = con.execute("SELECT DISTINCT s.pid, j.key, j.code, s.display FROM shown s JOIN judge j USING (pid) ORDER BY 1, 4").fetchnumpy()
-    if not len(pairs["pid"]):
+    pid, key, code, display = _columns(pairs, "pid", "key", "code", "display")
+    if not len(pid):
         return
-    verdict = np.full(len(pairs["pid"]), "unlisted", dtype=object)
+    verdict = np.full(len(pid), "unlisted", dtype=object)
     for system in named:
-        table, mine = tables[system], np.flatnonzero(pairs["key"].astype(str) == system)
-        for i, position in zip(mine, table.positions(pairs["code"][mine].astype(str)), strict=True):
+        table, mine = tables[system], np.flatnonzero(key == system)
+        for i, position in zip(mine, table.positions(code[mine]), strict=True):
             names = table.names(int(position)) if position >= 0 else ()
             if names:
-                verdict[i] = "agrees" if agrees(str(pairs["display"][i]), names) else "differs"
-    columns = [integers(pairs["pid"].astype(np.int64)), _texts(pairs["display"])]
+                verdict[i] = "agrees" if agrees(str(display[i]), names) else "differs"
+    columns = [integers(pid), _texts(display)]
     _count(con, frames, "displays", columns, ["pid", "display"], verdict, "shown")
 
 
@@ -158,6 +161,11 @@ def agrees(display: str, names: tuple[str, ...]) -> bool:
 def _stems(text: str) -> frozenset[str]:
     words = _WORD.findall(text.lower())
     return frozenset(word[:5] for word in words if word not in _NOISE) or frozenset(word[:5] for word in words)
+
+
+def _columns(pairs: Mapping[str, Any], *names: str) -> list[np.ndarray]:
+    """Return columns of a query's result as plain arrays: numbers as int64, all else as text."""
+    return [np.asarray(pairs[name], dtype=np.int64 if name == "pid" else np.str_) for name in names]
 
 
 def _texts(values: np.ndarray) -> pa.Array:

@@ -132,6 +132,10 @@ def _judge(rule: Rule, outcome: Outcome, before: Outcome | None) -> tuple[str, s
             low, _ = stats.newcombe(rate, outcome.effective_n, before.rate, before.effective_n)
             if rate - before.rate > rule.max_rise and low > 0:
                 return "fail", "", rule.max_rise
+    if rule.warn_rise is not None and before is not None and before.rate is not None and before.of is not None and before.of >= rule.min_n:
+        low, _ = stats.newcombe(rate, outcome.effective_n, before.rate, before.effective_n)
+        if rate - before.rate > rule.warn_rise and low > 0:
+            return "warn", "", rule.warn_rise
     if rule.warn is not None and rate > rule.warn:
         return "warn", reason, rule.warn
     return "pass", reason, rule.fail if rule.fail is not None else rule.warn

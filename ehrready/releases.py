@@ -33,7 +33,7 @@ class Seen:
     @property
     def releases(self) -> tuple[str, ...]:
         """The releases in use, in order: of the whole when it is one story, else those of its quarters; () when it cannot tell."""
-        if self.overall.pattern in {"single", "interval", "frozen", "re-mapped"}:
+        if self.overall.pattern in {"single", "interval", "frozen", "re-mapped", "lagging", "tracks-calendar"}:
             return self.overall.releases
         found = {label for quarter in self.quarters.values() if quarter.releases for label in quarter.releases}
         return tuple(release.label for release in self.table.releases if release.label in found)
@@ -64,8 +64,10 @@ def infer(profile: Profile, element: str, system: str, store: Store | None) -> S
     undated = set(codes).difference(*by_quarter.values()) if by_quarter else set(codes)
     if not by_quarter:
         strata[""] = (np.array(sorted(place[code] for code in undated if place[code] >= 0), dtype=np.int64), int((positions < 0).sum()))
-    labels, effective = [release.label for release in table.releases], [release.effective for release in table.releases]
-    overall, quarters = fingerprint.infer_strata(table.valid, labels, effective, strata)
+    used = [i for i, release in enumerate(table.releases) if release.effective and release.n_codes]
+    labels, effective = ([getattr(table.releases[i], name) for i in used] for name in ("label", "effective"))
+    usable = table.valid if table.billable is None else table.billable  # headings are no use of a release's codes
+    overall, quarters = fingerprint.infer_strata(usable[:, used], labels, effective, strata)
     return Seen(element, system, table, codes, positions, overall, quarters)
 
 

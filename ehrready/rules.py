@@ -23,7 +23,7 @@ MIN_N = 30
 _MAX_BYTES = 1_000_000
 _PACK_KEYS = {"pack", "version", "title", "formats", "extends", "disable", "rules"}
 _RULE_KEYS = {"id", "check", "on", "fail", "warn", "versus_training", "severity", "owner", "why", "fix", "title", "min_n"}
-_LIMITS = {"fail": {"max_rate"}, "warn": {"max_rate"}, "versus_training": {"max_rise"}}
+_LIMITS = {"fail": {"max_rate"}, "warn": {"max_rate"}, "versus_training": {"max_rise", "warn_rise"}}
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +42,7 @@ class Rule:
     fail: float | None = None
     warn: float | None = None
     max_rise: float | None = None
+    warn_rise: float | None = None
     min_n: int = MIN_N
     pack: str = ""
 
@@ -256,7 +257,7 @@ class _Parser:
             return None
         return Rule(
             values["id"], check.name, elements, values["severity"], values["owner"], values["why"].strip(), values["fix"].strip(),
-            str(values.get("title", "")), given, limits.get("fail"), limits.get("warn"), limits.get("versus_training"), min_n, pack,
+            str(values.get("title", "")), given, limits.get("fail"), limits.get("warn"), limits.get("versus_training"), limits.get("warn_rise"), min_n, pack,
         )  # fmt: skip
 
     def limits(self, body: dict[str, yaml.Node]) -> dict[str, float]:
@@ -268,7 +269,7 @@ class _Parser:
                     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
                         self.wrong(node, f"{key}.{name} must be a share between 0 and 1")
                     else:
-                        found[key] = float(value)
+                        found[name if name == "warn_rise" else key] = float(value)
         return found
 
     def elements(self, body: dict[str, yaml.Node], values: dict[str, Any], node: yaml.Node, whole: bool) -> tuple[str, ...]:

@@ -31,8 +31,9 @@ sys.addaudithook(_no_network)
 
 
 @pytest.fixture(autouse=True)
-def _plain_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Same width and no colour wherever the tests run; no clock from outside."""
+def _plain_terminal(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Same width and no colour wherever the tests run; no clock and no release tables from outside."""
+    monkeypatch.setenv("EHRREADY_TERMINOLOGY", str(tmp_path_factory.getbasetemp() / "no-terminology"))
     monkeypatch.setenv("COLUMNS", "110")
     monkeypatch.setenv("NO_COLOR", "1")
     for name in ("FORCE_COLOR", "SOURCE_DATE_EPOCH"):

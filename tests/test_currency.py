@@ -61,7 +61,12 @@ def test_a_table_without_dates_says_nothing_about_dates() -> None:
     assert [CLASSES[i] for i in found] == ["outside", "undated"]
 
 
-@given(st.lists(st.tuples(st.sampled_from([*CODES, "Z99"]), st.sampled_from(["", "2019-05", "2021-01", "2022-10", "2023-04", "2026-01"])), min_size=1))
+@given(
+    st.lists(
+        st.tuples(st.sampled_from([*CODES, "Z99"]), st.sampled_from(["", "2019-05", "2021-01", "2022-10", "2023-04", "2026-01"])),
+        min_size=1,
+    )
+)
 def test_the_class_of_a_pair_does_not_depend_on_its_neighbours(pairs: list[tuple[str, str]]) -> None:
     made = table()
     together = class_of(made, made.positions([code for code, _ in pairs]), np.array([month for _, month in pairs]))

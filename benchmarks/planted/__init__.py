@@ -1,0 +1,1 @@
+"""The planted-defect benchmark; run ``python -m benchmarks.planted``."""

@@ -41,6 +41,7 @@ def write(pop: Any, fmt: str, folder: Path) -> Path:
     """Write a population in one format; returns the folder."""
     import pyarrow as pa
     import pyarrow.parquet as pq
+
     from sample_data import fhir, hl7v2, omop
 
     folder.mkdir(parents=True, exist_ok=True)
@@ -81,7 +82,9 @@ def one(job: tuple[str, str, float, bytes, bytes]) -> dict[str, Any]:
     pop = pickle.loads(pickled)  # noqa: S301 - made by this process
     hit = cls.plant(pop, random.Random(f"{DEFECT_SEED}/{name}/{share}"), share)
     findings = examine(pop, fmt, training)["findings"]
-    found = [f for f in findings if f["status"] in ALARMS and f["check"] in cls.checks and (f["element"] in cls.elements or not f["element"])]
+    found = [
+        f for f in findings if f["status"] in ALARMS and f["check"] in cls.checks and (f["element"] in cls.elements or not f["element"])
+    ]
     counted = [f["numerator"] for f in findings if cls.exact == (f["check"], f["defect"]) and f["element"] in cls.elements]
     return {
         "class": name,
@@ -189,7 +192,7 @@ def main() -> None:
         sizes = [(size, i) for size in given.clean for i in range(given.samples if size < 10000 else 1)]
         cleans = list(pool.map(clean, [(7001 + i, size, fmt, training[fmt]) for size, i in sizes for fmt in given.formats]))
     text = report(results, cleans, given.patients)
-    print(text)  # noqa: T201 - its output is the point
+    print(text)
     if given.json:
         given.json.write_text(json.dumps({"planted": results, "clean": cleans}, indent=1) + "\n", encoding="utf-8")
 

@@ -1,3 +1,4 @@
+# ruff: noqa: ARG001, DTZ001 - one signature for all classes; the population's clock is local
 """The defect classes of the planted benchmark: one small function each.
 
 A function spoils a share of the records of a synthetic population and returns how many it hit.  Its decorator names the
@@ -15,8 +16,9 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import TypeVar
 
-from sample_data import codes
 from sample_data.model import Coding, Concept, Encounter, Event, Observation, Patient, Population
+
+from sample_data import codes
 
 T = TypeVar("T", Patient, Encounter, Event, Observation)
 ALL = ("fhir", "hl7v2", "omop")
@@ -38,9 +40,7 @@ class PlantedClass:
 CLASSES: dict[str, PlantedClass] = {}
 
 
-def planted(
-    elements: str, checks: str, exact: tuple[str, str] | None = None, formats: Sequence[str] = ALL
-) -> Callable[[Plant], Plant]:
+def planted(elements: str, checks: str, exact: tuple[str, str] | None = None, formats: Sequence[str] = ALL) -> Callable[[Plant], Plant]:
     """Register a class under the function's name; elements and checks are separated by blanks."""
 
     def register(plant: Plant) -> Plant:
@@ -504,7 +504,12 @@ def patients_not_exported(pop: Population, rng: random.Random, share: float) -> 
     return len(gone)
 
 
-@planted("condition.encounter_id observation.encounter_id procedure.encounter_id medication.encounter_id", "linked present presence-shift", None, ("fhir", "omop"))
+@planted(
+    "condition.encounter_id observation.encounter_id procedure.encounter_id medication.encounter_id",
+    "linked present presence-shift",
+    None,
+    ("fhir", "omop"),
+)
 def encounters_not_exported(pop: Population, rng: random.Random, share: float) -> int:
     """Encounters that records refer to and that are not there."""
     gone = {encounter.id for encounter in some(rng, pop.encounters, share)}

@@ -83,7 +83,8 @@ def _shares(counts: list[int], unseen: int, total: int) -> np.ndarray:
     listed = np.array(counts, dtype=float)
     rest = max(0.0, total - listed.sum() - unseen)
     shares = np.array([*listed, rest, float(unseen)])
-    return shares / max(shares.sum(), 1.0)
+    normed: np.ndarray = shares / max(shares.sum(), 1.0)
+    return normed
 
 
 def _effective(codes: dict[str, Values], chosen: list[str], total: int) -> float:
@@ -123,7 +124,8 @@ def _noise(pooled: np.ndarray, n_now: float, n_then: float) -> np.ndarray:
     sizes = (max(1, round(n_now)), max(1, round(n_then)))
     pooled = pooled / pooled.sum()
     a, b = (draw.multinomial(size, pooled, size=_DRAWS) / size for size in sizes)
-    return np.sqrt(np.maximum(_divergence(a, b), 0.0))
+    distances: np.ndarray = np.sqrt(np.maximum(_divergence(a, b), 0.0))
+    return distances
 
 
 def _psi(p: np.ndarray, q: np.ndarray) -> float:

@@ -255,7 +255,8 @@ def _missing(seen: Seen, releases: tuple[str, ...]) -> np.ndarray:
     """Return, per code of ``seen``, whether it is known and in none of the releases, but in one of its own."""
     columns = [i for i, release in enumerate(seen.table.releases) if release.label in releases]
     at = np.where(seen.positions >= 0, seen.positions, 0)
-    return (seen.positions >= 0) & ~seen.table.valid[np.ix_(at, columns)].any(axis=1)
+    missing: np.ndarray = (seen.positions >= 0) & ~seen.table.valid[at][:, columns].any(axis=1)
+    return missing
 
 
 def _outside(seen: Seen, releases: tuple[str, ...]) -> int:

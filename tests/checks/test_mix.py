@@ -42,8 +42,9 @@ def of_counts(counts: np.ndarray) -> Profile:
 
 
 def zipf(codes: int) -> np.ndarray:
-    weights = 1.0 / np.arange(1, codes + 1)
-    return weights / weights.sum()
+    weights: np.ndarray = 1.0 / np.arange(1, codes + 1)
+    weights /= weights.sum()
+    return weights
 
 
 def mix(live: Profile, training: Profile) -> Outcome:
@@ -72,8 +73,11 @@ def test_a_tenth_of_the_records_moving_to_another_code_is_seen_and_named() -> No
     moved[40] += 0.1
     outcome = mix(sampled(5, 2000, moved), sampled(1, 2000, weights))
     assert outcome.status == "fail"
-    assert "A40.0 +" in outcome.detail and "A00.0 -" in outcome.detail
-    assert outcome.n is not None and outcome.of is not None and outcome.n / outcome.of == pytest.approx(0.1, abs=0.05)
+    assert "A40.0 +" in outcome.detail
+    assert "A00.0 -" in outcome.detail
+    assert outcome.n is not None
+    assert outcome.of is not None
+    assert outcome.n / outcome.of == pytest.approx(0.1, abs=0.05)
 
 
 def test_clustering_in_patients_lowers_the_effective_number() -> None:
