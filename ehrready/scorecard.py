@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 import orjson
 
 from ehrready import __version__, privacy
-from ehrready.checks.base import DIMENSIONS
+from ehrready.checks.base import CHECKS, DIMENSIONS
+from ehrready.distributions import distributions
 from ehrready.errors import Exit, UsageError
 from ehrready.evaluate import ASSESSED, Finding
 from ehrready.panel import panel
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from ehrready.ledger import Ledger
-    from ehrready.rules import Pack
+    from ehrready.rules import Pack, Rule
     from ehrready.terminology.releases import Store
 
 KIND = "ehrready-scorecard"
@@ -107,7 +108,10 @@ def build(
         "training": _subject(training, internal) if training else None,
         "dimensions": _dimensions(findings, units),
         "findings": [_finding(f) for f in findings],
+        "rules": {f.rule.id: _rule(f.rule) for f in findings},
+        "checks": {f.rule.check: CHECKS[f.rule.check].words for f in findings},
         "releases": panel(profile, training, store, internal),
+        "distributions": distributions(profile, training, internal=internal),
         "ledger": ledger.rows() if ledger else _ledger_of(profile),
         "provenance": {
             "rule_packs": [{"name": p.name, "version": p.version, "sha256": p.sha256} for p in packs],
@@ -265,6 +269,11 @@ def _finding(f: Finding) -> dict[str, Any]:
         "reason": f.reason,
         "waiver": None,
     }
+
+
+def _rule(rule: Rule) -> dict[str, Any]:
+    """Return what a rule asks: its limits (shares of 1), the smallest denominator and the options of its check."""
+    return {"fail": rule.fail, "warn": rule.warn, "max_rise": rule.max_rise, "min_n": rule.min_n, "options": dict(rule.options)}
 
 
 def _r(value: float | None) -> float | None:

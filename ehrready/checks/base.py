@@ -8,6 +8,7 @@ the live and the training profile and decides itself, because its limit depends 
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -91,6 +92,15 @@ class Check:
     def help(self) -> str:
         """The docstring: the user's text, with Numerator and Denominator."""
         return inspect.getdoc(self.run) or ""
+
+    @property
+    def words(self) -> dict[str, str]:
+        """The docstring's question and what it says the numerator and the denominator are, each on one line."""
+        found = {"question": self.help.partition("\n\n")[0]}
+        for key in ("Numerator", "Denominator"):
+            text = re.search(rf"{key}:\s*(.*?)(?=\s*Denominator:|\n\s*\n|$)", self.help, re.DOTALL)
+            found[f"{key.lower()}_text"] = text[1] if text else ""
+        return {key: " ".join(text.split()) for key, text in found.items()}
 
 
 CHECKS: dict[str, Check] = {}

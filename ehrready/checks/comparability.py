@@ -19,8 +19,10 @@ def presence_shift(profile: Profile, training: Profile, element: str, *, margin:
     Defects: `missing` (missing or null token), `text-only`, `free-text`, and `vanished` when no record of the table
     has the element at all although training had it.
 
-    Numerator and denominator as in `present`, `coded` and `no-free-text`; the effect is the difference of the rates,
-    its interval Newcombe-Wilson with the effective n.  Alarms when the rise is at least the margin and the
+    Numerator: records, concepts or codings with the defect, as `present`, `coded` and `no-free-text` count them.
+    Denominator: all that these checks count.
+
+    The effect is the difference of the rates, its interval Newcombe-Wilson with the effective n.  Alarms when the rise is at least the margin and the
     interval lies above zero.
 
     Options: `margin` (default 0.02): the smallest rise of a rate that matters; `min_n`: smallest denominator.
@@ -89,6 +91,7 @@ def unseen_codes(profile: Profile, training: Profile, element: str, *, margin: f
 
     Numerator: live codings whose code is not in training (`unseen`).
     Denominator: live codings of systems that training has.
+
     The expectation is Good-Turing's: the share of training that is in codes seen once.  Alarms when the share exceeds
     the expectation by the margin and its Wilson lower bound (effective n) lies above the expectation.
 
