@@ -1,6 +1,23 @@
 "use strict";
 // Filters, order and printing of the findings; without this script everything is shown, worst first.
 (() => {
+  // browsers that do not know ::details-content print what is open
+  let shut = [];
+  addEventListener("beforeprint", () => {
+    shut = [...document.querySelectorAll("details:not(.data):not([open])")];
+    for (const one of shut) one.open = true;
+  });
+  addEventListener("afterprint", () => {
+    for (const one of shut) one.open = false;
+  });
+  // a link to a finding that is folded away opens what it is in
+  const reveal = () => {
+    const target = location.hash.length > 1 && document.getElementById(location.hash.slice(1));
+    for (let one = target; one; one = one.parentElement) if (one.tagName === "DETAILS") one.open = true;
+  };
+  addEventListener("hashchange", reveal);
+  reveal();
+
   const tools = document.getElementById("tools");
   if (!tools) return;
   tools.hidden = false;
@@ -10,6 +27,7 @@
   const place = new Map(cards.map((card, number) => [card, number]));
   const shown = document.getElementById("shown");
   const finding = (card) => findings[card.id.slice(1)];
+  const top = (group) => group.querySelector(":scope > .card:not([hidden])") || group.querySelector(".card");
 
   const before = (key) => (a, b) => {
     const [x, y] = [finding(a)[key], finding(b)[key]];
@@ -20,13 +38,22 @@
 
   const apply = () => {
     const keys = ["status", "severity", "owner"].filter((key) => tools.elements[key].value);
-    for (const card of cards) card.hidden = keys.some((key) => finding(card)[key] !== tools.elements[key].value);
+    const fits = (card) => keys.every((key) => finding(card)[key] === tools.elements[key].value);
+    // a finding stays when one of those under it fits
+    for (const card of cards) card.hidden = ![card, ...card.querySelectorAll(".card")].some(fits);
+    const order = before(tools.elements.order.value);
     for (const group of groups) {
-      const mine = [...group.querySelectorAll(".card")];
+      const mine = [...group.querySelectorAll(":scope > .card")];
       group.hidden = mine.every((card) => card.hidden);
-      group.append(...mine.sort(before(tools.elements.order.value)));
+      group.append(...mine.sort(order));
     }
-    const count = cards.filter((card) => !card.hidden).length;
+    if (groups.length) {
+      const mark = document.createComment("groups");
+      groups[0].before(mark);
+      groups.sort((a, b) => order(top(a), top(b)));
+      mark.replaceWith(...groups);
+    }
+    const count = cards.filter(fits).length;
     const of = count === cards.length ? "" : ` of ${cards.length}`;
     shown.value = `${count}${of} finding${cards.length === 1 ? "" : "s"}`;
   };
@@ -34,9 +61,9 @@
   tools.addEventListener("change", apply);
   tools.addEventListener("submit", (event) => event.preventDefault());
   document.getElementById("print-work").addEventListener("click", () => {
-    document.body.classList.add("work");
+    document.body.classList.add("only");
     window.print();
-    document.body.classList.remove("work");
+    document.body.classList.remove("only");
   });
   // a browser may restore the choices of the last visit
   apply();
