@@ -172,7 +172,7 @@ def _missing(d: Row) -> Picture:
     picture = Picture(
         name, says + ".", "The solid line with dots is the live data" + (", the dashed line with diamonds training." if compared else "."),
         ["Month", "Here", *(["Training"] if compared else [])],
-        [[row["month"], *("" if row[side] is None else words.whole(row[side]) for side in ("live", "training")[: 1 + compared])] for row in rows],
+        [[row["month"], *("\u2013" if row[side] is None else words.whole(row[side]) for side in ("live", "training")[: 1 + compared])] for row in rows],
         code=d["element"],
     )  # fmt: skip
     _frame(picture, axis, words.whole(top))
@@ -258,10 +258,15 @@ def _value(d: Row) -> Picture:
     picture.marks.append(("axis", f"M{_LEFT} {_TOP}V{_BOTTOM}H{_RIGHT}"))
     picture.labels += [(_LEFT - 4, _TOP + 4, "e", words.whole(top)), (_LEFT - 4, _BOTTOM, "e", "0")]
     for side, key in sides:
-        path = f"M{_LEFT} {_BOTTOM}"
+        path, drawn = "", False
         for n, b in enumerate(buckets):
-            path += f"V{_BOTTOM - round((_BOTTOM - _TOP) * (b[key] or 0.0) / top)}H{round(_LEFT + width * (n + 1))}"
-        picture.marks.append((f"{side} step", f"{path}V{_BOTTOM}"))
+            if b[key] is not None:  # a hidden share is a gap
+                left, right = (round(_LEFT + width * (n + i)) for i in (0, 1))
+                path += f"{'' if drawn else f'M{left} {_BOTTOM}'}V{_BOTTOM - round((_BOTTOM - _TOP) * b[key] / top)}H{right}"
+            elif drawn:
+                path += f"V{_BOTTOM}"
+            drawn = b[key] is not None
+        picture.marks.append((f"{side} step", f"{path}V{_BOTTOM}" if drawn else path))
     edges = [(n, b["low"]) for n, b in enumerate(buckets) if b["low"] is not None]
     for n, low in edges[:: max(1, -(-len(edges) // 5))]:
         picture.labels.append((round(_LEFT + width * n), _BOTTOM + 14, "m", f"{low:g}"))

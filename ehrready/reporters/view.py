@@ -59,6 +59,15 @@ class Card:
     more: int = 0
     effects: list[Card] = field(default_factory=list)
 
+    @property
+    def kind(self) -> str:
+        """How loud it is: error (a crash), fail (required), warn (the rest) or none (waived, for information)."""
+        if self.f["waiver"] or self.f["severity"] == "info":
+            return "none"
+        if self.f["status"] == "error":
+            return "error"
+        return "fail" if self.f["status"] == "fail" and self.f["severity"] == "error" else "warn"
+
 
 @dataclass(frozen=True, slots=True)
 class Cell:
