@@ -70,6 +70,8 @@ def message(finding: Finding) -> str:
         return f"{place}: {finding.reason}"
     phrase = DEFECTS.get(o.defect, o.defect)
     noun = _NOUNS.get(finding.rule.check, "records")
+    if o.of == 0 and o.defect == "vanished":
+        return f"{place}: the data has no such records, training had them"
     if finding.rounded and o.rate is not None:
         return f"{place}: about {_percent(o.rate)} of {noun} {phrase} (exact counts are hidden for a neighbouring small cell)"
     if finding.hidden or o.n is None or o.of is None or o.rate is None:

@@ -13,9 +13,11 @@ from typing import Any
 
 import pytest
 
+from ehrready import rules
+from ehrready.evaluate import evaluate
 from ehrready.reporters import html, view, words
-from ehrready.scorecard import Scorecard
-from tests.reporters.pages import HOSTILE, Page, card, changed, many, rich
+from ehrready.scorecard import Scorecard, build
+from tests.reporters.pages import HOSTILE, Page, card, changed, many, profile, rich
 
 # --- structure
 
@@ -203,6 +205,18 @@ def test_a_cut_export_is_to_be_sent_again_before_anything_else() -> None:
     row = {**card().document["ledger"][0], "file": "file-0007", "status": "truncated"}
     page_one = Page(html.render(changed(card(), verdict="cannot-tell", ledger=[row])).split("</header>")[0]).prose
     assert "Before anything else: export again what could not be read to its end (file-0007: truncated" in page_one
+
+
+def test_a_table_that_vanished_is_said_in_words() -> None:
+    live, training = profile("Now", 20), profile("Then", 20)
+    for key in [key for key in live.frames["states"] if key[0].startswith("condition")]:
+        del live.frames["states"][key]
+    del live.frames["volume"]["condition", "2025-03"]
+    packs = rules.default_packs(live.formats)
+    prose = Page(html.render(build(live, training, evaluate(live, training, rules.merged(packs)), packs))).prose
+    assert "Condition code: the data has no such records, training had them" in prose
+    assert "all: no such record here" in prose
+    assert "0 of 0" not in prose
 
 
 def test_every_owner_has_a_list_of_work_with_next_steps() -> None:
