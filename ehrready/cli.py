@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 import typer
 
 from ehrready import __version__
+from ehrready.commands import terminology
 from ehrready.errors import EhrreadyError, Exit, UsageError
 
 if TYPE_CHECKING:
@@ -31,6 +32,7 @@ app = typer.Typer(
 )
 rules_app = typer.Typer(help="List, show and check rule packs.", no_args_is_help=True)
 app.add_typer(rules_app, name="rules")
+app.add_typer(terminology.app, name="terminology")
 
 Sources = Annotated[list[str], typer.Argument(help="Files, folders or globs of an export.", show_default=False)]
 Name = Annotated[str | None, typer.Option(help="Name of the data set in outputs. [default: dataset]", show_default=False)]
@@ -77,7 +79,7 @@ def profile(
     from ehrready.ledger import UNREADABLE
 
     options = _options(locals())
-    with _progress() as progress:
+    with progress_bar() as progress:
         measured, ledger, paths = pipeline.read_profile(source, _with(options, progress=progress))
     _show_paths(paths, show_paths)
     files.write(output, (privacy.without_sites(measured) if options.internal else privacy.hide_profile(measured)).to_json())
@@ -115,7 +117,7 @@ def check(
     options = _options(locals())
     settings = _settings()
     gate = _gate(fail_on)
-    with _progress() as progress:
+    with progress_bar() as progress:
         card, paths = pipeline.check(source, against or settings.get("against"), _with(options, progress=progress))
     _show_paths(paths, show_paths)
     _finish(card, {"html": html, "json": json}, gate)
@@ -186,7 +188,7 @@ def demo(directory: Annotated[Path, typer.Argument(help="Where to leave the repo
     """Run the sample data through profile and check in all three formats; leaves reports."""
     from ehrready import demo as demonstration
 
-    with _progress() as progress:
+    with progress_bar() as progress:
         cards = demonstration.run(directory, progress)
     for title, card, outputs in cards:
         _console().rule(title, align="left")
@@ -348,7 +350,7 @@ def _show_paths(paths: Any, wanted: bool) -> None:
 
 
 @contextlib.contextmanager
-def _progress() -> Iterator[Any]:
+def progress_bar() -> Iterator[Any]:
     """Yield a progress callback: a bar on a terminal, nothing when piped."""
     console = _console()
     if not console.is_terminal:

@@ -67,9 +67,11 @@ def _stratum(seen: Seen, quarter: str) -> dict[str, Any]:
 
 
 def _status(live: tuple[str, ...], past: tuple[str, ...], names: set[str], known: set[str]) -> str:
-    """Compare what the codes say where both sides can be told, else what is declared."""
-    if live and past:
-        return "same" if set(live) & set(past) else "different"
+    """Compare what the codes say where that is sure, else what is declared; releases that only may be the same prove nothing."""
+    if live and past and not set(live) & set(past):
+        return "different"
+    if len(live) == 1 and live == past:
+        return "same"
     return "not-declared" if not names else "not-compared" if not known else "same" if names <= known else "different"
 
 

@@ -1,0 +1,1 @@
+"""Sub-commands with a module of their own; ehrready.cli registers them."""
