@@ -10,7 +10,9 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Iterable
 
+from ehrready import analytes
 from ehrready.evaluate import Finding
+from ehrready.histograms import FINE_HISTOGRAMS, PARSES, coarse_of, is_coarse, marker_of
 from ehrready.profile import FRAMES, Frame, Key, Profile
 
 SMALLEST = 11
@@ -79,11 +81,18 @@ def hide_profile(profile: Profile) -> Profile:
         ("classes", 1),
         ("codes", 2),
         ("releases", 2),
+<<<<<<< HEAD
         ("currency", 2),
         ("displays", 2),
         ("volume", 1),
         ("excluded", 1),
         ("defects", 1),
+=======
+        ("volume", 1),
+        ("excluded", 1),
+        ("defects", 1),
+        ("categories", 1),
+>>>>>>> 16c0f80 (Profiles keep units, value histograms, kinds of values, record relations and administrative codes; small cells hidden)
     ):
         groups: dict[Key, Frame] = defaultdict(dict)
         for key, values in frames[name].items():
@@ -91,7 +100,14 @@ def hide_profile(profile: Profile) -> Profile:
         frames[name] = {}
         for members in groups.values():
             frames[name].update(_hide_group(members, lambda key: False, _patients_column(name)))
+<<<<<<< HEAD
     frames["history"] = _hide_group(frames["history"], lambda key: False, 0)
+=======
+    frames["relations"] = _hide_relations(frames["relations"])
+    frames["units"] = _hide_sums(frames["units"], lambda key: [("code", *key[:3]), ("class", analytes.unit_class(*key[1:]))])
+    frames["value_kinds"] = _hide_sums(frames["value_kinds"], lambda key: [("code", *key[:2]), ("kind", _defect_of(key[2]))])
+    frames["values"] = _hide_values(frames["values"])
+>>>>>>> 16c0f80 (Profiles keep units, value histograms, kinds of values, record relations and administrative codes; small cells hidden)
     frames["patients"] = _hide_group(frames["patients"], lambda key: key[0] == "all", 0)
     return Profile(profile.name, False, frames, dict(profile.source_elements))
 
@@ -134,9 +150,62 @@ def _hide_states(states: Frame) -> Frame:
     return {key: tuple(None for _ in values) if key in hidden else values for key, values in states.items()}
 
 
+def _hide_sums(cells: Frame, sums_of: Callable[[Key], list[Key]]) -> Frame:
+    """Hide the small cells of a frame each of whose cells is a part of several sums, until no sum gives one away."""
+    hidden = {key for key, values in cells.items() if any(small(values[i]) for i in (0, 1))}
+    sums: dict[Key, list[Key]] = defaultdict(list)
+    for key in sorted(cells):
+        for name in sums_of(key):
+            sums[name].append(key)
+    added = True
+    while added:
+        added = sum(_close(cells, parts, hidden) for parts in sums.values()) > 0
+    return {key: tuple(None for _ in values) if key in hidden else values for key, values in cells.items()}
+
+
+def _defect_of(kind: str) -> str:
+    """Return the defect of ``value-parses`` that a kind of value counts for, the kind itself where it is none."""
+    return next((defect for defect, kinds in PARSES.items() if kind in kinds), kind)
+
+
+def _hide_relations(frame: Frame) -> Frame:
+    """Hide the numerators (and patients) of relations with a small cell on either side; small denominators, too."""
+    hidden: Frame = {}
+    for key, (n, of, patients) in frame.items():
+        few = small(of)
+        gone = few or n is None or of is None or any(map(small, (n, patients, of - n)))
+        hidden[key] = (None if gone else n, None if few else of, None if gone else patients)
+    return hidden
+
+
+def _hide_values(frame: Frame) -> Frame:
+    """Drop small buckets: that one exists is a value of a patient.  ``?hidden`` says that a histogram lacks some.
+
+    Fine buckets add up to their coarse one and both to the number of results.
+    """
+    cells = _frequent(frame)
+    sums = _hide_sums(
+        cells, lambda key: [(*key[:3], "coarse")] if is_coarse(key[3]) else [(*key[:3], "fine"), (*key[:3], coarse_of(key[3]))]
+    )
+    return {key if values[0] is not None else (*key[:3], marker_of(key[3])): values for key, values in sums.items()}
+
+
+def _frequent(frame: Frame) -> Frame:
+    """Keep the fine buckets of the most frequent histograms only: a profile stays at a few MB."""
+    sizes: dict[Key, int] = defaultdict(int)
+    for key, values in frame.items():
+        if is_coarse(key[3]):
+            sizes[key[:3]] += values[0] or 0
+    kept = set(sorted(sizes, key=lambda key: (-sizes[key], key))[:FINE_HISTOGRAMS])
+    if len(kept) == len(sizes):
+        return frame
+    rest: Frame = {(*key, marker_of("")): (None, None) for key in sizes.keys() - kept}
+    return {key: values for key, values in frame.items() if is_coarse(key[3]) or key[:3] in kept} | rest
+
+
 def without_sites(profile: Profile) -> Profile:
     """Return an internal profile fit for saving: exact counts, the hospital's own site codes pooled."""
-    frames = dict(profile.frames) | {"states": _pool_sites(profile.frames["states"])}
+    frames = dict(profile.frames) | {"states": _pool_sites(profile.frames["states"]), "values": _frequent(profile.frames["values"])}
     return Profile(profile.name, profile.internal, frames, dict(profile.source_elements))
 
 

@@ -31,6 +31,8 @@ _COMMON = [
     ("patient_id", pa.string()),
     ("encounter_id", pa.string()),
     ("site", pa.string()),
+    # the source's own kind of record, within which ids are unique: resource type, segment, table
+    ("source_type", pa.string()),
     ("status", pa.string()),
     ("at", pa.string()),
     # why the record is kept out of every denominator: entered-in-error, refuted, test-patient
@@ -59,6 +61,8 @@ TABLES: dict[str, pa.Schema] = {
         range_low=pa.float64(),
         range_high=pa.float64(),
         absent_reason=_TEXT,
+        # what the source's type says of a value that is no number: declared (a number), structured (HL7v2 SN), else NULL
+        value_declared=_TEXT,
     ),
     "medication": _table(end=_TEXT),
     "procedure": _table(end=_TEXT),

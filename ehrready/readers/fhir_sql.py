@@ -98,6 +98,8 @@ def _extract_table(con: duckdb.DuckDBPyConnection, table: str, entry: dict[str, 
             select.append(f'{_scalar(structure, name, columns[name])} AS "{name}"')
         elif table == "patient" and name == "patient_id":
             select.append("coalesce(x.id, ref(url)) AS patient_id")
+        elif name == "source_type":
+            select.append("type AS source_type")
         elif name == "excluded":
             select.append(f"{_excluded(structure, entry)} AS excluded")
         elif table == "observation" and name == "value_kind":
@@ -110,7 +112,7 @@ def _extract_table(con: duckdb.DuckDBPyConnection, table: str, entry: dict[str, 
         select.append(f"{_concept(structure, spec)} AS c{number}")
     names = ", ".join(f'"{n}"' for n in TABLES[table].names)
     con.execute(
-        f"CREATE OR REPLACE TEMP TABLE typed AS SELECT {', '.join(select)} FROM (SELECT record, url, text, "
+        f"CREATE OR REPLACE TEMP TABLE typed AS SELECT {', '.join(select)} FROM (SELECT record, url, type, "
         f"json_transform(text, {quote(json.dumps(structure))}) x FROM resource WHERE type IN ({', '.join(map(quote, types))}))"
     )
     con.execute(f'INSERT INTO "{table}" ({names}) SELECT {names} FROM typed')
@@ -166,6 +168,7 @@ def _excluded(structure: dict[str, Any], entry: dict[str, Any]) -> str:
 
 _OBSERVATION = {
     "value_kind", "value_number", "value_text", "comparator", "unit", "unit_code", "range_low", "range_high", "absent_reason",
+    "value_declared",
 }  # fmt: skip
 
 
@@ -205,6 +208,7 @@ def _observation(structure: dict[str, Any]) -> list[str]:
         "number_of(x.referenceRange[1].low.value) AS range_low",
         "number_of(x.referenceRange[1].high.value) AS range_high",
         f"CASE WHEN lower({reason}) IN ('masked', 'msk') THEN 'masked' ELSE lower({reason}) END AS absent_reason",
+        f"CASE WHEN {number} IS NULL AND coalesce(x.valueQuantity.value, x.valueInteger) IS NOT NULL THEN 'declared' END AS value_declared",
     ]
 
 

@@ -24,7 +24,7 @@ PLACE_BITS = 15
 
 _TIMES = frozenset({"at", "end", "birth_date", "death_date", "recorded_at"})
 _KNOWN = ("record", "patient_id", "encounter_id", "site", "ts", "message")
-_VALUES = ("value_kind", "value_number", "value_text", "comparator", "unit", "unit_code", "range_low", "range_high")
+_VALUES = ("value_kind", "value_number", "value_text", "comparator", "unit", "unit_code", "range_low", "range_high", "value_declared")
 #: Identifier, text, system and version of the three codings of a CWE (v2.8.2 chapter 2.A.14).
 _CODINGS = ((1, 2, 3, 7), (4, 5, 6, 8), (10, 11, 12, 13))
 _NUMBER = r"[+-]?[0-9]*\.?[0-9]+"
@@ -290,6 +290,8 @@ def _value(mapping: dict[str, Any], value: dict[str, Any], layers: Layers) -> di
         "unit_code": f"CASE WHEN {system} IN ('UCUM', 'ISO+') THEN {unit_text} END",
         "range_low": bound(1, ">"),
         "range_high": bound(2, "<"),
+        "value_declared": f"CASE WHEN value_kind = 'text' AND value_type IN {kinds['number']} THEN 'declared' "
+        f"WHEN value_kind = 'text' AND value_type IN {kinds['structured']} THEN 'structured' END",
     }
 
 
@@ -302,6 +304,7 @@ _CWE = (
 def _write(con: duckdb.DuckDBPyConnection, table: str, entry: dict[str, Any]) -> None:
     """Insert the rows of ``_hl7_typed`` into the table, and their raw concepts into ``_hl7_cwe``."""
     columns = {name: f'"{name}"' for name in ("record", "patient_id", "encounter_id", "site", *entry["columns"])}
+    columns["source_type"] = quote(entry["segment"])
     if keyed := entry.get("key"):
         columns["id"] = "patient_id" if keyed == "patient" else "encounter_id"
     concepts = dict(entry["concepts"])

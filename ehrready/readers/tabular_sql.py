@@ -218,7 +218,7 @@ class Compiler:
     def _table(self) -> str:
         self._lookups.clear()
         schema = TABLES[self.rule.to]
-        values = {"record": self.record}
+        values = {"record": self.record, "source_type": quote(self.rule.table)}
         for name in schema.names[1:]:
             if name not in self.rule.columns:
                 continue
@@ -237,6 +237,7 @@ class Compiler:
             raw = self.text(self.rule.columns["value_number"])
             text = f"CASE WHEN {number} IS NULL THEN coalesce({raw}, {text}) END"
             values["value_text"] = text
+            values["value_declared"] = f"CASE WHEN {number} IS NULL AND {raw} IS NOT NULL THEN 'declared' END"
         coded = "false"
         for concept in self.rule.concepts:
             if concept.element == "observation.value_code":

@@ -1,0 +1,180 @@
+"""What results hold: kinds of values, units and log-bucket histograms by code; one door out, as in ehrready.measure.
+
+Distinct (code, unit) pairs are judged in Python (``ehrready.units``, ``ehrready.analytes``) and joined back, so the cost
+does not grow with the rows.  A result counts under one public code: LOINC before SNOMED CT before any other; results
+without one are pooled as system ``other``.  Everything is counted per patient first.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pyarrow as pa
+
+from ehrready import analytes, units
+from ehrready.engines.duckdb import quote
+from ehrready.histograms import COARSE, GAMMA, PARSES
+from ehrready.profile import Frame
+from ehrready.readers.blocks import integers, strings
+
+if TYPE_CHECKING:
+    import duckdb
+
+UNPARSEABLE = "?unparseable"
+NULL_TOKEN = "?null-token"  # noqa: S105 - the name of a pool, no secret
+
+#: Values that people type for "not known": learnt per analyte, see ``value-plausible``.
+SENTINELS = (-9999, -999, -99, -9, -1, 0, 99, 99.9, 999, 999.9, 9999, 9999.9, 99999, 999999, 9999999, 99999999)
+
+#: Shapes of a text: what number it hides.
+_NUMBER = r"[+-]?(?:[0-9]+(?:[.,][0-9]+)*|[.,][0-9]+)(?:[eE][+-]?[0-9]+)?"
+_TAIL = r"\s*([%a-zA-Zµμ°/\[][^ ]{0,19})?"
+_SIGN = "(?:<=?|>=?|≤|≥)"
+
+
+def measure(con: duckdb.DuckDBPyConnection, frames: dict[str, Frame]) -> None:
+    """Fill ``units``, ``values`` and ``value_kinds``, and the rows of ``relations`` about values and units."""
+    if not con.execute("SELECT 1 FROM observation LIMIT 1").fetchone():
+        return
+    _read(con)
+    _judge(con)
+    _cells(con)
+    frames["value_kinds"] = _rows(
+        con,
+        "SELECT coalesce(c.key, 'other'), coalesce(c.code, ''), k.kind, sum(k.n), count(k.patient_id) FROM kind_cell k LEFT JOIN best_code c "
+        "USING (r) GROUP BY 1, 2, 3",
+        3,
+    )
+    frames["units"] = _rows(
+        con,
+        "SELECT 'observation.unit', coalesce(c.key, 'other'), coalesce(c.code, ''), shown, sum(n), count(patient_id), "
+        "sum(CASE WHEN patient_id IS NULL THEN n ELSE n * n END), sum(CASE WHEN patient_id IS NULL THEN n ELSE n * total END) FROM "
+        "(SELECT r, shown, patient_id, sum(n)::BIGINT n, sum(sum(n)) OVER (PARTITION BY patient_id)::BIGINT total FROM number_cell "
+        "GROUP BY r, shown, patient_id) LEFT JOIN best_code c USING (r) GROUP BY 1, 2, 3, 4",
+        4,
+    )
+    _histograms(con, frames)
+    _relations(con, frames["relations"])
+
+
+def _rows(con: duckdb.DuckDBPyConnection, sql: str, keys: int) -> Frame:
+    return {tuple(map(str, row[:keys])): tuple(map(int, row[keys:])) for row in con.execute(sql).fetchall()}
+
+
+def _kind() -> str:
+    """Return the SQL of a value's kind: ``number``, ``comparator``, or what its text looks like behind where it stood."""
+    shape = (
+        f"CASE WHEN null_token(t) THEN 'null-token' WHEN regexp_full_match(t, '{_NUMBER}') THEN "
+        "CASE WHEN coalesce(isfinite(try_cast(t AS DOUBLE)), true) THEN 'number' ELSE 'non-finite' END "
+        "WHEN regexp_full_match(t, '(?i)[+-]?inf(inity)?') THEN 'non-finite' "
+        f"WHEN regexp_full_match(t, '{_NUMBER}{_TAIL}') THEN 'number-with-unit' "
+        rf"WHEN regexp_full_match(t, '{_SIGN}\s*{_NUMBER}{_TAIL}') THEN 'comparator' "
+        rf"WHEN regexp_full_match(t, '{_SIGN}?\s*{_NUMBER}\s*[:/]\s*{_NUMBER}') THEN 'ratio' "
+        rf"WHEN regexp_full_match(t, '{_NUMBER}\s*(-|\x{{2013}}|~|to)\s*{_NUMBER}') THEN 'range' ELSE 'words' END"
+    )
+    return (
+        "CASE WHEN value_kind = 'number' THEN CASE WHEN comparator IS NULL THEN 'number' ELSE 'comparator' END "
+        f"WHEN value_kind = 'text' THEN CASE WHEN null_token(t) THEN '' ELSE coalesce(value_declared, 'text') || ':' END || {shape} "
+        "WHEN value_kind IS NULL THEN CASE WHEN absent_reason IS NULL THEN 'none' ELSE 'absent' END ELSE value_kind END"
+    )
+
+
+def _read(con: duckdb.DuckDBPyConnection) -> None:
+    """Make ``reading``: a narrow row per result with its code's rank, patient number, unit as typed, kind and number."""
+    con.execute(
+        "CREATE TEMP TABLE best_code AS SELECT pid, key, code, dense_rank() OVER (ORDER BY CASE key WHEN 'loinc' THEN 0 WHEN 'snomed' THEN 1 "
+        "ELSE 2 END, key, code)::INTEGER r FROM judge WHERE element = 'observation.code' AND code <> '';"
+        "CREATE TEMP TABLE code_of AS SELECT g.record, min(b.r) r FROM judged g JOIN best_code b USING (pid) GROUP BY 1;"
+        "CREATE OR REPLACE TEMP TABLE best_code AS SELECT DISTINCT r, key, code FROM best_code;"
+        "CREATE TEMP TABLE person AS SELECT patient_id, row_number() OVER ()::INTEGER p FROM (SELECT DISTINCT patient_id FROM observation "
+        "WHERE patient_id IS NOT NULL AND NOT is_absent(patient_id))"
+    )
+    # the columns that are needed, with the text that may hide a number; a word behind a number counts when it is a unit
+    con.execute(
+        "CREATE TEMP VIEW result AS SELECT *, CASE WHEN value_kind = 'text' THEN replace(trim(value_text, ' \"'), '\u2212', '-') END t "
+        "FROM observation WHERE excluded IS NULL"
+    )
+    tail = f"regexp_extract(t, '^{_NUMBER}{_TAIL}$', 1)"
+    tails = [row[0] for row in con.execute(f"SELECT DISTINCT {tail} FROM result WHERE value_kind = 'text'").fetchall() if row[0]]
+    con.execute("CREATE TEMP TABLE unit_tail (tail VARCHAR)")
+    if known := [[word] for word in tails if units.resolve(word)]:
+        con.executemany("INSERT INTO unit_tail VALUES (?)", known)
+    sentinel = " ".join(f"WHEN {value} THEN 'number={value:.9g}'" for value in SENTINELS)
+    con.execute(
+        "CREATE TEMP TABLE reading AS SELECT record, coalesce(r, 0) r, p AS patient_id, clock, u, "
+        f"CASE WHEN kind = 'number' THEN CASE v {sentinel} ELSE kind END WHEN ends_with(kind, ':number-with-unit') "
+        f"AND {tail} NOT IN (SELECT tail FROM unit_tail) THEN split_part(kind, ':', 1) || ':words' ELSE kind END kind, "
+        "kind IN ('number', 'comparator') is_number, CASE WHEN kind = 'number' THEN v END v FROM (SELECT record, patient_id, "
+        f"coalesce(CASE WHEN NOT null_token(unit_code) THEN unit_code END, unit) u, t, {_kind()} kind, value_number v, "
+        # the time where it has a time of day: midnight is what a date becomes
+        'CASE WHEN length("at") >= 16 AND substring("at", 12, 5) <> \'00:00\' THEN "at" END clock FROM result) '
+        "LEFT JOIN code_of USING (record) LEFT JOIN person USING (patient_id)"
+    )
+
+
+def _judge(con: duckdb.DuckDBPyConnection) -> None:
+    """Create ``unit_pair``: per distinct (code, unit) what to show, the canonical unit, its class, and the plausible limits."""
+    pairs = con.execute(
+        "SELECT r, coalesce(u, '') u, coalesce(null_token(u), false), any_value(c.key), any_value(c.code) FROM reading LEFT JOIN best_code c "
+        "USING (r) WHERE is_number GROUP BY 1, 2, 3 ORDER BY 1, 2"
+    ).fetchall()
+    columns: list[list[str]] = [[] for _ in range(6)]
+    for _, typed, null, key, code in pairs:
+        shown = NULL_TOKEN if null and typed else analytes.shown(typed) if typed.strip() else ""
+        unit = units.resolve(shown) if shown and shown[0] != "?" else None
+        canonical = unit.ucum if unit else "" if shown != UNPARSEABLE else UNPARSEABLE
+        limits = analytes.limits(key, code, unit) if unit or shown == "" else None
+        row = (typed, shown, canonical, analytes.unit_class(key, code, shown), *(map(repr, limits) if limits else ("", "")))
+        for column, text in zip(columns, row, strict=True):
+            column.append(text)
+    arrays = [integers(np.array([pair[0] for pair in pairs], dtype=np.int64))]
+    arrays += [strings([text.encode() for text in column]).cast(pa.large_string()) for column in columns]
+    con.register("_pairs", pa.Table.from_arrays(arrays, names=["r", "u", "shown", "canonical", "cls", "low", "high"]))
+    # a limit that was converted may be off by the last digit of a double: a value on it is not outside
+    con.execute(
+        "CREATE TEMP TABLE unit_pair AS SELECT * EXCLUDE (low, high), low - abs(low) * 1e-9 low, high + abs(high) * 1e-9 high FROM (SELECT "
+        "r::INTEGER r, u, shown, canonical, cls, try_cast(low AS DOUBLE) low, try_cast(high AS DOUBLE) high FROM _pairs)"
+    )
+    con.unregister("_pairs")
+
+
+def _cells(con: duckdb.DuckDBPyConnection) -> None:
+    """Add up per patient: ``kind_cell`` (code, kind) and ``number_cell`` (code, unit, sign, bucket, outside the limits)."""
+    con.execute(
+        "CREATE TEMP TABLE kind_cell AS SELECT r, kind, patient_id, count(*) n FROM reading GROUP BY ALL;"
+        "CREATE TEMP TABLE number_cell AS SELECT r, shown, canonical, cls, low IS NOT NULL AND v IS NOT NULL AS judged, "
+        "CASE WHEN v < low OR v > high THEN CASE WHEN kind = 'number' THEN 'implausible' ELSE 'sentinel' END END outside, "
+        f"CASE WHEN v = 0 THEN 0 WHEN v < 0 THEN -1 WHEN v > 0 THEN 1 END sign, CASE WHEN v <> 0 THEN ceil(ln(abs(v)) / ln({GAMMA}))::INTEGER "
+        "END b, patient_id, count(*) n FROM (SELECT coalesce(u, '') u, * EXCLUDE (u) FROM reading WHERE is_number) JOIN unit_pair USING (r, u) GROUP BY ALL"
+    )
+
+
+def _histograms(con: duckdb.DuckDBPyConnection, frames: dict[str, Frame]) -> None:
+    """Count the numbers without a comparator by code, canonical unit and bucket, fine and coarse."""
+    for step, prefix in ((1, ""), (COARSE, "c")):
+        frames["values"] |= _rows(
+            con,
+            f"SELECT coalesce(c.key, 'other'), coalesce(c.code, ''), canonical, CASE sign WHEN 0 THEN '{prefix}zero' WHEN -1 THEN 'neg:{prefix}' || b "
+            f"ELSE '{prefix}' || b END, sum(n), count(patient_id) FROM (SELECT r, canonical, sign, ceil(b / {step}.0)::INTEGER b, patient_id, "
+            "sum(n) n FROM number_cell WHERE sign IS NOT NULL AND r > 0 GROUP BY ALL) LEFT JOIN best_code c USING (r) GROUP BY 1, 2, 3, 4",
+            4,
+        )
+
+
+def _relations(con: duckdb.DuckDBPyConnection, frame: Frame) -> None:
+    """Count the defects of values and units exactly: n of ``of``, with their patients."""
+
+    def add(element: str, table: str, universe: str, defects: dict[str, str]) -> None:
+        parts = ", ".join(
+            f"coalesce(sum(n) FILTER (WHERE {test}), 0), count(DISTINCT patient_id) FILTER (WHERE {test})" for test in defects.values()
+        )
+        row = con.execute(f"SELECT coalesce(sum(n), 0), {parts} FROM {table} WHERE {universe}").fetchone() or ()
+        for i, kind in enumerate(defects):
+            frame[element, kind] = (int(row[1 + 2 * i]), int(row[0]), int(row[2 + 2 * i]))
+
+    lists = {defect: f"kind IN ({', '.join(map(quote, kinds))})" for defect, kinds in PARSES.items()}
+    add("observation.value", "kind_cell", "starts_with(kind, 'number') OR kind = 'comparator' OR contains(kind, ':')", lists)
+    add("observation.value", "number_cell", "judged", {kind: f"outside = '{kind}'" for kind in ("implausible", "sentinel")})
+    classes = ("unit-missing", "unit-unparseable", "unit-incommensurable")
+    add("observation.unit", "number_cell", "true", {cls: f"cls = '{cls}'" for cls in classes})
