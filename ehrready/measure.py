@@ -51,12 +51,8 @@ def measure(con: duckdb.DuckDBPyConnection, ledger: Ledger, *, name: str = "data
         _scalars(con, table, frames["states"])
     _concepts(con, frames["states"])
     frames["defects"] = _frame(con, "SELECT element, kind, count(*), count(DISTINCT patient_id) FROM defect GROUP BY 1, 2", 2)
-<<<<<<< HEAD
-=======
-    codings.measure(con, frames)
     values.measure(con, frames)
     relations.measure(con, frames)
->>>>>>> 16c0f80 (Profiles keep units, value histograms, kinds of values, record relations and administrative codes; small cells hidden)
     return profile
 
 

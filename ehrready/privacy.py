@@ -81,18 +81,12 @@ def hide_profile(profile: Profile) -> Profile:
         ("classes", 1),
         ("codes", 2),
         ("releases", 2),
-<<<<<<< HEAD
         ("currency", 2),
         ("displays", 2),
         ("volume", 1),
         ("excluded", 1),
         ("defects", 1),
-=======
-        ("volume", 1),
-        ("excluded", 1),
-        ("defects", 1),
         ("categories", 1),
->>>>>>> 16c0f80 (Profiles keep units, value histograms, kinds of values, record relations and administrative codes; small cells hidden)
     ):
         groups: dict[Key, Frame] = defaultdict(dict)
         for key, values in frames[name].items():
@@ -100,14 +94,11 @@ def hide_profile(profile: Profile) -> Profile:
         frames[name] = {}
         for members in groups.values():
             frames[name].update(_hide_group(members, lambda key: False, _patients_column(name)))
-<<<<<<< HEAD
     frames["history"] = _hide_group(frames["history"], lambda key: False, 0)
-=======
     frames["relations"] = _hide_relations(frames["relations"])
     frames["units"] = _hide_sums(frames["units"], lambda key: [("code", *key[:3]), ("class", analytes.unit_class(*key[1:]))])
     frames["value_kinds"] = _hide_sums(frames["value_kinds"], lambda key: [("code", *key[:2]), ("kind", _defect_of(key[2]))])
     frames["values"] = _hide_values(frames["values"])
->>>>>>> 16c0f80 (Profiles keep units, value histograms, kinds of values, record relations and administrative codes; small cells hidden)
     frames["patients"] = _hide_group(frames["patients"], lambda key: key[0] == "all", 0)
     return Profile(profile.name, False, frames, dict(profile.source_elements))
 

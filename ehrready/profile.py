@@ -41,9 +41,7 @@ FRAMES: dict[str, tuple[Key, Key]] = {
     "displays": (("element", "system", "class"), ("n", "patients", "n2", "n_of")),
     "tables": (("system", "release", "sha256"), ("seen",)),
     "defects": (("element", "kind"), ("n", "patients")),
-<<<<<<< HEAD
     "history": (("months",), ("patients",)),
-=======
     # results by code and unit, as typed where a table or UCUM knows it (else pooled), and their log-bucket histograms
     "units": (("element", "system", "code", "unit"), ("n", "patients", "n2", "n_of")),
     "values": (("system", "code", "unit", "bucket"), ("n", "patients")),
@@ -51,7 +49,6 @@ FRAMES: dict[str, tuple[Key, Key]] = {
     # record-level defects of values, units, times, identity and references, each with its own denominator
     "relations": (("element", "kind"), ("n", "of", "patients")),
     "categories": (("element", "value"), ("n", "patients")),
->>>>>>> 16c0f80 (Profiles keep units, value histograms, kinds of values, record relations and administrative codes; small cells hidden)
     "columns": (("table", "column", "kind"), ("rows", "missing", "null_token")),
 }
 
