@@ -6,10 +6,14 @@ and Lee 2019).  Coarse buckets ``c...`` join eight fine ones and are counted apa
 
 from __future__ import annotations
 
+import functools
 import math
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
-from ehrready.profile import Profile
+from ehrready.profile import Key, Profile
+
+#: Cells (middle of a bucket, n) in rising order.
+Histogram = list[tuple[float, int]]
 
 #: The middle of a bucket is within (gamma-1)/(gamma+1) = 0.99 % of every number in it.
 GAMMA = 1.02
@@ -53,6 +57,7 @@ def bucket_of(value: float) -> str:
     return ("neg:" if value < 0 else "") + str(math.ceil(math.log(abs(value)) / math.log(GAMMA)))
 
 
+@functools.cache
 def middle(bucket: str) -> float:
     """Return the number that stands for a bucket: within 1 % of all in a fine one."""
     low, high = bounds(bucket)
@@ -69,15 +74,21 @@ def bounds(bucket: str) -> tuple[float, float]:
     return (-far, -near) if bucket.startswith("neg:") else (near, far)
 
 
-def histogram(profile: Profile, system: str, code: str, unit: str, *, coarse: bool = False) -> list[tuple[float, int]] | None:
-    """Return (middle, n) of the buckets in rising order; None where the profile hides some of them."""
-    found: list[tuple[float, int]] = []
-    for key, (n, _) in profile.rows("values", system, code, unit):
-        if is_coarse(key[3]) is coarse:
-            if n is None:
-                return None
-            found.append((middle(key[3]), n))
-    return sorted(found)
+def histograms(profile: Profile, *, coarse: bool = False, codes: Collection[tuple[str, str]] | None = None) -> dict[Key, Histogram | None]:
+    """Return (system, code, unit) to its cells (middle, n), in rising order; None where the profile hides some of them.
+
+    One pass over the frame; ``codes`` limits it to some (system, code).
+    """
+    found: dict[Key, Histogram | None] = {}
+    for (system, code, unit, bucket), (n, _) in profile.frames["values"].items():
+        if is_coarse(bucket) is not coarse or (codes is not None and (system, code) not in codes):
+            continue
+        cells = found.setdefault((system, code, unit), [])
+        if n is None:
+            found[system, code, unit] = None
+        elif cells is not None:
+            cells.append((middle(bucket), n))
+    return {key: sorted(cells) if cells is not None else None for key, cells in sorted(found.items())}
 
 
 def quantile(buckets: Iterable[tuple[float, int]], share: float) -> float:

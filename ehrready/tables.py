@@ -191,8 +191,15 @@ CODED: tuple[str, ...] = (
     "document.type",
 )
 
+#: Elements that only relations are measured of: identity, links and administrative codes.
+RELATED: tuple[str, ...] = (
+    *(f"{table}.id" for table in TABLES),
+    *(f"{table}.encounter_id" for table in TABLES if table not in {"patient", "encounter"}),
+    "patient.deceased",
+)
+
 #: All element names a rule may be about.
-ELEMENTS: tuple[str, ...] = tuple(sorted({*SCALARS, *DERIVED, *CODED}))
+ELEMENTS: tuple[str, ...] = tuple(sorted({*SCALARS, *DERIVED, *CODED, *RELATED}))
 
 
 def table_of(element: str) -> str:

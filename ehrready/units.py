@@ -92,6 +92,11 @@ def resolve(typed: str) -> Unit | None:
     return parse(text) if _parseable(text) else None
 
 
+def listed(text: str) -> bool:
+    """Is this a unit as typed that the tables have, and no single letter that may be a grade or a name?"""
+    return (text in synonyms() or text in _catalogue()) and (len(text) > 1 or text in "%gmLshCF")
+
+
 def _parseable(text: str) -> bool:
     # no blank, one character set and few digits: a sentence or an identifier is not worth a parser's time
     return text.isascii() and 0 < len(text) <= _LONGEST and " " not in text and not _NUMBERS.search(text) and any(map(str.isalpha, text))

@@ -68,9 +68,9 @@ def _kind() -> str:
         f"CASE WHEN null_token(t) THEN 'null-token' WHEN regexp_full_match(t, '{_NUMBER}') THEN "
         "CASE WHEN coalesce(isfinite(try_cast(t AS DOUBLE)), true) THEN 'number' ELSE 'non-finite' END "
         "WHEN regexp_full_match(t, '(?i)[+-]?inf(inity)?') THEN 'non-finite' "
+        rf"WHEN regexp_full_match(t, '{_SIGN}?\s*{_NUMBER}\s*[:/]\s*{_NUMBER}') THEN 'ratio' "
         f"WHEN regexp_full_match(t, '{_NUMBER}{_TAIL}') THEN 'number-with-unit' "
         rf"WHEN regexp_full_match(t, '{_SIGN}\s*{_NUMBER}{_TAIL}') THEN 'comparator' "
-        rf"WHEN regexp_full_match(t, '{_SIGN}?\s*{_NUMBER}\s*[:/]\s*{_NUMBER}') THEN 'ratio' "
         rf"WHEN regexp_full_match(t, '{_NUMBER}\s*(-|\x{{2013}}|~|to)\s*{_NUMBER}') THEN 'range' ELSE 'words' END"
     )
     return (
@@ -98,7 +98,7 @@ def _read(con: duckdb.DuckDBPyConnection) -> None:
     tail = f"regexp_extract(t, '^{_NUMBER}{_TAIL}$', 1)"
     tails = [row[0] for row in con.execute(f"SELECT DISTINCT {tail} FROM result WHERE value_kind = 'text'").fetchall() if row[0]]
     con.execute("CREATE TEMP TABLE unit_tail (tail VARCHAR)")
-    if known := [[word] for word in tails if units.resolve(word)]:
+    if known := [[word] for word in tails if units.listed(word)]:
         con.executemany("INSERT INTO unit_tail VALUES (?)", known)
     sentinel = " ".join(f"WHEN {value} THEN 'number={value:.9g}'" for value in SENTINELS)
     con.execute(
@@ -142,7 +142,8 @@ def _judge(con: duckdb.DuckDBPyConnection) -> None:
 def _cells(con: duckdb.DuckDBPyConnection) -> None:
     """Add up per patient: ``kind_cell`` (code, kind) and ``number_cell`` (code, unit, sign, bucket, outside the limits)."""
     con.execute(
-        "CREATE TEMP TABLE kind_cell AS SELECT r, kind, patient_id, count(*) n FROM reading GROUP BY ALL;"
+        "CREATE TEMP TABLE kind_cell AS SELECT r, kind || CASE WHEN v < low OR v > high THEN '!' ELSE '' END kind, patient_id, count(*) n FROM "
+        "(SELECT coalesce(u, '') u, * EXCLUDE (u) FROM reading) LEFT JOIN unit_pair USING (r, u) GROUP BY ALL;"
         "CREATE TEMP TABLE number_cell AS SELECT r, shown, canonical, cls, low IS NOT NULL AND v IS NOT NULL AS judged, "
         "CASE WHEN v < low OR v > high THEN CASE WHEN kind = 'number' THEN 'implausible' ELSE 'sentinel' END END outside, "
         f"CASE WHEN v = 0 THEN 0 WHEN v < 0 THEN -1 WHEN v > 0 THEN 1 END sign, CASE WHEN v <> 0 THEN ceil(ln(abs(v)) / ln({GAMMA}))::INTEGER "

@@ -1,6 +1,19 @@
 """The checks: one module per dimension; importing this package registers them."""
 
-from ehrready.checks import comparability, completeness, conformance, mix, release
+from ehrready.checks import comparability, completeness, conformance, mix, plausibility, release, units
 from ehrready.checks.base import CHECKS, DIMENSIONS, Check, Outcome, check
 
-__all__ = ["CHECKS", "DIMENSIONS", "Check", "Outcome", "check", "comparability", "completeness", "conformance", "mix", "release"]
+__all__ = [
+    "CHECKS",
+    "DIMENSIONS",
+    "Check",
+    "Outcome",
+    "check",
+    "comparability",
+    "completeness",
+    "conformance",
+    "mix",
+    "plausibility",
+    "release",
+    "units",
+]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 
 from ehrready.checks.base import Outcome, check, skip
+from ehrready.checks.plausibility import relations
 from ehrready.profile import Profile, Values
 from ehrready.terminology import systems as terminology
 
@@ -131,6 +132,38 @@ def well_typed(profile: Profile, element: str) -> list[Outcome]:
         return skip("not-applicable", "no records of this table")
     n, patients = profile.frames["defects"].get((element, "wrong-type"), (0, 0))
     return [Outcome("wrong-type", n, total[0], patients, total[1])]
+
+
+@check("conformance")
+def value_parses(profile: Profile, element: str, *, defects: list[str] | None = None) -> list[Outcome]:
+    """Are numbers sent as numbers?
+
+    Numerator: results whose text is a number, with or without a unit (`number-in-text`: `5.4`, `5,4`, `5.4 mg`), a number
+    with a comparator (`comparator-in-text`: `>100`, `<0.01`), a ratio or range (`ratio-in-text`: `1:64`, `0-2`; not where
+    HL7v2 types it as structured numeric), and results that a field for numbers holds words in, or no finite number
+    (`text-in-number`: `hemolyzed`).  Each result has at most one defect; null tokens are the business of `present`.
+    Denominator: results that are a number or a text.
+
+    Options: `defects` (default: all four).
+    """
+    kinds = defects or ["number-in-text", "comparator-in-text", "ratio-in-text", "text-in-number"]
+    return relations(profile, element, kinds, "no result is a number or a text")
+
+
+@check("conformance")
+def allowed_value(profile: Profile, element: str) -> list[Outcome]:
+    """Is an administrative code (sex, status, vital status) one of its value set?
+
+    Value sets: FHIR's required bindings and the HL7v2 tables behind them (ehrready/valuesets.py).
+
+    Numerator: records whose code is none of the value set (`not-allowed`).
+    Denominator: records that have the element, absent ones and null tokens apart.
+    """
+    cells = {value: counts for (_, value), counts in profile.rows("categories", element) if value not in {"", "?absent", "?null-token"}}
+    if not cells:
+        return skip("not-applicable", "no record has this element")
+    n, patients = cells.get("?other", (0, 0))
+    return [Outcome("not-allowed", n, _total(list(cells.values()), 0), patients, partition=f"{element} values")]
 
 
 def _total(cells: list[Values], column: int) -> int | None:

@@ -367,7 +367,7 @@ def source_elements(mapping: dict[str, Any]) -> dict[str, str]:
         for element, spec in entry["concepts"].items():
             path = spec.get("path") or spec.get("coding") or f"extension(us-core-{spec['us_core']})"
             found[element] = f"{resource}.{path}".replace("[]", "")
-    found["patient.id"] = "Patient.id"
+        found[f"{table}.id"] = f"{resource}.id"
     found["observation.value"] = "Observation.value[x]"
     found["observation.unit"] = "Observation.valueQuantity.unit"
     return dict(sorted(found.items()))
