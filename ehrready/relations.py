@@ -131,7 +131,8 @@ def _references(con: duckdb.DuckDBPyConnection, frame: Frame, tables: list[str])
     """Count references to patients and encounters that were not exported, and encounters of another patient."""
     con.execute(
         "CREATE TEMP TABLE known_patient AS SELECT DISTINCT patient_id AS known FROM patient WHERE patient_id IS NOT NULL;"
-        "CREATE TEMP TABLE known_visit AS SELECT id AS visit, min(patient_id) lowest, max(patient_id) highest FROM encounter WHERE id IS NOT NULL GROUP BY 1"
+        "CREATE TEMP TABLE known_visit AS SELECT id AS visit, min(patient_id) lowest, max(patient_id) highest FROM encounter WHERE id IS NOT NULL GROUP BY 1;"
+        "CREATE TEMP TABLE known_pair AS SELECT DISTINCT id AS pair_visit, patient_id AS pair_patient FROM encounter WHERE id IS NOT NULL AND patient_id IS NOT NULL"
     )
     # contained and conditional references point at nothing that is exported as a record
     real = "{0} IS NOT NULL AND NOT is_absent({0}) AND NOT starts_with({0}, '#') AND NOT contains({0}, '?')"
@@ -141,17 +142,17 @@ def _references(con: duckdb.DuckDBPyConnection, frame: Frame, tables: list[str])
         con.execute(
             f'CREATE OR REPLACE TEMP TABLE link AS SELECT patient_id, encounter_id, count(*) n FROM "{table}" WHERE excluded IS NULL GROUP BY ALL'
         )
-        source = "(SELECT * FROM link LEFT JOIN known_patient ON patient_id = known LEFT JOIN known_visit ON encounter_id = visit)"
+        source = "(SELECT * FROM link LEFT JOIN known_patient ON patient_id = known LEFT JOIN known_visit ON encounter_id = visit "
+        source += "LEFT JOIN known_pair ON encounter_id = pair_visit AND patient_id = pair_patient)"
         patient, visit = real.format("patient_id"), real.format("encounter_id")
         if "patient" in tables:
             _count(con, frame, f"{table}.patient_id", source, {"unresolved": (patient, "known IS NULL")}, "n")
         if "encounter" in tables and table != "encounter":
             defects = {
                 "unresolved": (visit, "visit IS NULL"),
-                # lowest and highest are the two patients of a visit number that is given to two
                 "several-patients": (
                     f"visit IS NOT NULL AND lowest IS NOT NULL AND {patient}",
-                    "patient_id <> lowest AND patient_id <> highest",
+                    "pair_visit IS NULL",
                 ),
             }
             _count(con, frame, f"{table}.encounter_id", source, defects, "n")

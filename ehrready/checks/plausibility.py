@@ -171,7 +171,7 @@ def last_month(profile: Profile) -> str:
         else:
             gap += 1
     inside = sum(n for month, n in months.items() if month <= last)
-    return last if inside >= 0.8 * total else ""
+    return last if inside >= 0.85 * total else ""
 
 
 def _next(month: str) -> str:
