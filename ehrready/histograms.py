@@ -61,7 +61,12 @@ def bucket_of(value: float) -> str:
 def middle(bucket: str) -> float:
     """Return the number that stands for a bucket: within 1 % of all in a fine one."""
     low, high = bounds(bucket)
-    return 0.0 if low == high == 0 else 2 * low * high / (low + high)
+    return 0.0 if low == high == 0 else 2 / (1 / low + 1 / high)
+
+
+def _power(index: int) -> float:
+    """Return gamma to the power of an index, kept within the doubles that divide."""
+    return math.exp(min(max(index * math.log(GAMMA), -700.0), 709.0))
 
 
 def bounds(bucket: str) -> tuple[float, float]:
@@ -70,7 +75,7 @@ def bounds(bucket: str) -> tuple[float, float]:
     if index == "zero":
         return 0.0, 0.0
     step = COARSE if is_coarse(bucket) else 1
-    near, far = GAMMA ** ((int(index) - 1) * step), GAMMA ** (int(index) * step)
+    near, far = _power((int(index) - 1) * step), _power(int(index) * step)
     return (-far, -near) if bucket.startswith("neg:") else (near, far)
 
 

@@ -104,7 +104,9 @@ def _parseable(text: str) -> bool:
 
 def parse(code: str) -> Unit | None:
     """Parse a UCUM code by ucumvert into pint's dimensions; None when it is not UCUM."""
-    bare = _ANNOTATION.sub("", code).rstrip("/.")
+    bare = _ANNOTATION.sub("", code)
+    if bare != code:
+        bare = bare.rstrip("/.")
     if not bare or bare == "[pH]":
         return Unit(code, "arbitrary pH" if bare else "1", 1.0)
     try:
