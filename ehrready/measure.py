@@ -153,14 +153,14 @@ SUBGROUPS = ("sex", "age", "race", "ethnicity")
 
 
 def _people(con: duckdb.DuckDBPyConnection) -> None:
-    """Create ``person``: the groups each patient belongs to, in words of the administrative code sets; NULL when unknown."""
+    """Create ``demographic``: the groups each patient belongs to, in words of the administrative code sets; NULL when unknown."""
     omb = " ".join(f"WHEN {quote(code)} THEN {quote(name)}" for code, name in _OMB.items())
     dates = " UNION ALL ".join(
         f"SELECT patient_id, max(left(\"at\", 4)) y FROM \"{t}_v\" WHERE regexp_matches(\"at\", '^(19|20)[0-9][0-9]') GROUP BY 1"
         for t in TABLES if t not in {"patient", "condition", "allergy"}
     )  # fmt: skip
     con.execute(
-        f"CREATE TEMP TABLE person AS WITH seen AS (SELECT patient_id, max(y)::INTEGER y FROM ({dates}) WHERE patient_id IS NOT NULL GROUP BY 1), "
+        f"CREATE TEMP TABLE demographic AS WITH seen AS (SELECT patient_id, max(y)::INTEGER y FROM ({dates}) WHERE patient_id IS NOT NULL GROUP BY 1), "
         f"said AS (SELECT element, patient_id, CASE WHEN count(DISTINCT grp) = 1 THEN min(grp) WHEN count(DISTINCT grp) > 1 THEN 'several' END grp "
         f"FROM (SELECT g.element, g.patient_id, CASE j.code {omb} END grp FROM judged g JOIN judge j USING (pid) "
         "WHERE g.element IN ('patient.race', 'patient.ethnicity') AND j.key = 'cdcrec') GROUP BY 1, 2) "
@@ -247,7 +247,7 @@ def _roll_up(con: duckdb.DuckDBPyConnection, states: Frame, cells: str) -> None:
         if grouping == "all":
             con.execute("CREATE OR REPLACE TEMP TABLE whole AS SELECT element, patient_id, state, n, total FROM per_patient")
     for attribute in SUBGROUPS:  # a patient is in one group, so the sums of the whole serve
-        joined = f"SELECT w.*, coalesce(p.{attribute}, 'unknown') g FROM whole w LEFT JOIN person p USING (patient_id)"
+        joined = f"SELECT w.*, coalesce(p.{attribute}, 'unknown') g FROM whole w LEFT JOIN demographic p USING (patient_id)"
         rows = _frame(
             con,
             f"SELECT element, g, state, sum(n), count(patient_id), {_squares('n')} FROM ({joined}) GROUP BY 1, 2, 3 UNION ALL "

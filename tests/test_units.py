@@ -61,7 +61,9 @@ def test_spellings(typed: str, ucum: str) -> None:
     assert found.ucum == ucum
 
 
-@pytest.mark.parametrize("typed", ["John Smith", "123456789", "1234567/uL", "mg/dL 5.4", "see note", "mg{", "}", "{", "q" * 500, "é", "\x01masked", "mg//", ""])
+@pytest.mark.parametrize(
+    "typed", ["John Smith", "123456789", "1234567/uL", "mg/dL 5.4", "see note", "mg{", "}", "{", "q" * 500, "é", "\x01masked", "mg//", ""]
+)
 def test_what_is_no_unit_does_not_resolve_and_does_not_leave(typed: str) -> None:
     assert units.resolve(typed) is None
     assert analytes.shown(typed) == "?unparseable"

@@ -61,9 +61,14 @@ def hl7v2(folder: Path, results: list[Result], code: str = GLUCOSE, kind: str = 
         text = "" if value is None else str(value)
         messages.append(
             "\r".join(
-                [f"MSH|^~\\&|LAB|H|||20240305||ORU^R01|{i}|P|2.5.1", f"PID|1||p{i}^^^H", f"OBR|1|||{code}^x^LN|||202403051000",
-                 f"OBX|1|{typed}|{code}^x^LN||{text}|{unit}|||||F|||202403051{i % 6}00", ""]
-            )  # fmt: skip
+                [
+                    f"MSH|^~\\&|LAB|H|||20240305||ORU^R01|{i}|P|2.5.1",
+                    f"PID|1||p{i}^^^H",
+                    f"OBR|1|||{code}^x^LN|||202403051000",
+                    f"OBX|1|{typed}|{code}^x^LN||{text}|{unit}|||||F|||202403051{i % 6}00",
+                    "",
+                ]
+            )
         )
     (folder / "oru.hl7").write_text("".join(messages), encoding="utf-8")
     return folder
@@ -74,12 +79,23 @@ def omop(folder: Path, results: list[Result], code: str = GLUCOSE) -> Path:
     folder.mkdir()
     with (folder / "concept.csv").open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file)
-        writer.writerow("concept_id concept_name domain_id vocabulary_id concept_class_id standard_concept concept_code".split())
+        writer.writerow(
+            ["concept_id", "concept_name", "domain_id", "vocabulary_id", "concept_class_id", "standard_concept", "concept_code"]
+        )
         writer.writerow([3004501, "x", "Measurement", "LOINC", "Lab Test", "S", code])
     with (folder / "measurement.csv").open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(
-            "measurement_id person_id measurement_concept_id measurement_date measurement_datetime value_as_number unit_source_value value_source_value".split()
+            [
+                "measurement_id",
+                "person_id",
+                "measurement_concept_id",
+                "measurement_date",
+                "measurement_datetime",
+                "value_as_number",
+                "unit_source_value",
+                "value_source_value",
+            ]
         )
         for i, (value, unit) in enumerate(results):
             number = value if isinstance(value, float) else None
@@ -131,7 +147,7 @@ def test_units_limits_and_sentinels_are_counted_exactly_in_every_format(tmp_path
     assert relations["observation.value", "sentinel"] == (17, judged, 17)
     units = {unit: n for (_, _, code, unit), (n, *_) in frames["units"].items() if code == GLUCOSE}
     assert units == {"mg/dL": 119, "mg%": 7, "mmol/L": 4, "?unparseable": 4, "": 5, "?null-token": 6}
-    fine = {unit: 0 for unit in ("mg/dL", "mmol/L", "", "?unparseable")}
+    fine = dict.fromkeys(("mg/dL", "mmol/L", "", "?unparseable"), 0)
     coarse = dict(fine)
     for (_, _, unit, bucket), (n, _) in frames["values"].items():
         (coarse if is_coarse(bucket) else fine)[unit] += n or 0
@@ -170,7 +186,9 @@ def test_buckets_nest_and_hold_their_values(value: float, sign: int) -> None:
 
 
 @settings(max_examples=25, deadline=None)
-@given(texts=st.lists(st.one_of(st.text(alphabet="0123456789.,-+eE<>:/ %amgdL", max_size=12), st.text(max_size=8)), min_size=1, max_size=40))
+@given(
+    texts=st.lists(st.one_of(st.text(alphabet="0123456789.,-+eE<>:/ %amgdL", max_size=12), st.text(max_size=8)), min_size=1, max_size=40)
+)
 def test_every_text_has_exactly_one_kind(texts: list[str]) -> None:
     con = duckdb.connect()
     con.execute(MACROS)
@@ -234,7 +252,9 @@ def _not_derivable(exact: Frame, hidden: Frame, parts: list[tuple[str, ...]]) ->
 
 
 def test_saved_profiles_of_a_hospital_hold_no_small_bucket_and_no_typed_unit(tmp_path: Path) -> None:
-    results: list[Result] = [(float(80 + i % 7), "mg/dL") for i in range(200)] + [(3.1, "mg/dL{ZQXCANARY}")] * 20 + [(4.2, "ZQXCANARY")] * 20
+    results: list[Result] = (
+        [(float(80 + i % 7), "mg/dL") for i in range(200)] + [(3.1, "mg/dL{ZQXCANARY}")] * 20 + [(4.2, "ZQXCANARY")] * 20
+    )
     exact = ehrready.profile_of(fhir(tmp_path / "x", results))
     saved = hide_profile(exact)
     assert b"ZQXCANARY" not in saved.to_json() + exact.to_json()

@@ -60,7 +60,14 @@ def test_a_clean_export_raises_nothing(tmp_path: Path) -> None:
 def some(data: list[Resource], kind: str, month: int, *, dead: bool = False) -> list[Resource]:
     """Return the month's records of living (or dead) patients: every month is another plot to plant in."""
     mark = kind[0].lower()
-    return [r for r in data if r["resourceType"] == kind and r["id"][0] == mark and r["id"].endswith(f"-{month}") and (int(r["id"][1:].split("-")[0]) % 4 == 0) is dead]
+    return [
+        r
+        for r in data
+        if r["resourceType"] == kind
+        and r["id"][0] == mark
+        and r["id"].endswith(f"-{month}")
+        and (int(r["id"][1:].split("-")[0]) % 4 == 0) is dead
+    ]
 
 
 def _before_birth(rows: list[Resource]) -> None:
@@ -224,7 +231,11 @@ def test_a_given_horizon_counts() -> None:
     assert (future.n, future.of) == (500, 1200)  # July is within the month of grace
 
 
-@given(counts=st.dictionaries(st.sampled_from([f"{y}-{m:02d}" for y in (2023, 2024, 2090) for m in range(1, 13)]), st.integers(1, 500), min_size=1))
+@given(
+    counts=st.dictionaries(
+        st.sampled_from([f"{y}-{m:02d}" for y in (2023, 2024, 2090) for m in range(1, 13)]), st.integers(1, 500), min_size=1
+    )
+)
 def test_the_future_is_a_part_of_all(counts: dict[str, int]) -> None:
     for outcome in time_plausible(months(counts), "observation.at", defects=["future"]):
         if outcome.n is not None:
