@@ -37,9 +37,11 @@ def hide_findings(findings: list[Finding]) -> None:
         _hide_siblings(members)
     # the states of an element tie its rules together: a hidden cell is the difference of two of its denominators,
     # so those that differ from the hidden finding's own are not shown either, only their rates, rounded
-    for element in sorted({f.element for f in findings if f.hidden and not f.rounded}):
+    # (defects of times, links and values change no denominator: hiding theirs ties nothing)
+    tied = [f for f in findings if f.hidden and not f.rounded and f.outcome.partition in {"", f.element}]
+    for element in sorted({f.element for f in tied}):
         mine = [f for f in findings if f.element == element and f.outcome.of]
-        whole = {f.outcome.of for f in mine if f.hidden and not f.rounded}
+        whole = {f.outcome.of for f in tied if f.element == element}
         for finding in mine:
             if not finding.hidden and finding.outcome.of not in whole:
                 finding.hidden = finding.rounded = True

@@ -122,7 +122,7 @@ def test_hostile_texts_are_told_apart_and_counted_exactly_in_every_format(tmp_pa
 
 
 def test_words_in_a_number_field_are_their_own_defect(tmp_path: Path) -> None:
-    results: list[Result] = [("hemolyzed", "mg/dL")] * 3 + [("5.4", "mg/dL")] * 40 + [("<5", "mg/dL")] * 2
+    results: list[Result] = [*[("hemolyzed", "mg/dL")] * 3, *[("5.4", "mg/dL")] * 40, *[("<5", "mg/dL")] * 2]
     frame = ehrready.profile_of(hl7v2(tmp_path / "h", results, kind="NM")).frames["relations"]
     assert frame["observation.value", "text-in-number"] == (3, 45, 3)
     assert frame["observation.value", "comparator-in-text"] == (2, 45, 2)
@@ -252,9 +252,8 @@ def _not_derivable(exact: Frame, hidden: Frame, parts: list[tuple[str, ...]]) ->
 
 
 def test_saved_profiles_of_a_hospital_hold_no_small_bucket_and_no_typed_unit(tmp_path: Path) -> None:
-    results: list[Result] = (
-        [(float(80 + i % 7), "mg/dL") for i in range(200)] + [(3.1, "mg/dL{ZQXCANARY}")] * 20 + [(4.2, "ZQXCANARY")] * 20
-    )
+    results: list[Result] = [(float(80 + i % 7), "mg/dL") for i in range(200)]
+    results += [(3.1, "mg/dL{ZQXCANARY}")] * 20 + [(4.2, "ZQXCANARY")] * 20
     exact = ehrready.profile_of(fhir(tmp_path / "x", results))
     saved = hide_profile(exact)
     assert b"ZQXCANARY" not in saved.to_json() + exact.to_json()
