@@ -26,13 +26,12 @@ _QUARTERS = 8
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """A code system's picture and what the scorecard advises."""
+    """A code system's picture and what the codes say."""
 
     system: str
     picture: Picture
     kind: str
     words: str
-    advice: list[str]
     evidence: list[str]
 
 
@@ -65,12 +64,16 @@ def _alarm(status: str) -> int:
 
 def _lanes(members: Sequence[Row]) -> list[tuple[str, str, list[str]]]:
     """Return (class, name, releases) per lane; the releases of all elements of the system together."""
+    days = _calendar(members)
+
+    def order(release: str) -> tuple[str, list[tuple[int, str]]]:
+        return _order(release, days)
 
     def declared(rows: Iterable[Row]) -> list[str]:
-        return sorted({share["release"] for row in rows for share in row.get("declared") or () if share["release"]}, key=_order)
+        return sorted({share["release"] for row in rows for share in row.get("declared") or () if share["release"]}, key=order)
 
     def inferred(rows: Iterable[Row]) -> list[str]:
-        return sorted({str(r) for row in rows if row.get("inferred") for r in row["inferred"].get("releases") or ()}, key=_order)
+        return sorted({str(r) for row in rows if row.get("inferred") for r in row["inferred"].get("releases") or ()}, key=order)
 
     trained = [row["training"] for row in members if row["training"]]
     lanes = [
@@ -93,7 +96,8 @@ def _strata(members: Sequence[Row]) -> list[tuple[str, list[str]]]:
             quarter = str(stratum.get("quarter") or stratum.get("stratum") or stratum.get("period") or "")
             names = stratum.get("releases") or ()
             found.setdefault(quarter, set()).update(map(str, [names] if isinstance(names, str) else names))
-    return [(quarter, sorted(names, key=_order)) for quarter, names in sorted(found.items()) if names]
+    days = _calendar(members)
+    return [(quarter, sorted(names, key=lambda release: _order(release, days))) for quarter, names in sorted(found.items()) if names]
 
 
 def starts(release: str) -> date | None:
@@ -108,19 +112,37 @@ def starts(release: str) -> date | None:
         return None
 
 
-def _order(release: str) -> tuple[str, list[tuple[int, str]]]:
-    """Sort by date, else by the numbers in the name (2.9 before 2.77 is right for LOINC: 9 < 77)."""
-    day = starts(release)
+def _calendar(members: Iterable[Row]) -> dict[str, date]:
+    """Return release → first day in force, from the scorecard's own time line."""
+    days: dict[str, date] = {}
+    for row in members:
+        for entry in row.get("timeline") or ():
+            try:
+                days[str(entry["release"])] = date.fromisoformat(str(entry["effective"]))
+            except (KeyError, ValueError):
+                continue
+    return days
+
+
+def _day(release: str, days: Mapping[str, date]) -> date | None:
+    return days.get(release) or starts(release)
+
+
+def _order(release: str, days: Mapping[str, date]) -> tuple[str, list[tuple[int, str]]]:
+    """Sort by date, else by the numbers in the name (LOINC 2.9 stands before 2.77)."""
+    day = _day(release, days)
     parts = [(int(part), "") if part.isdecimal() else (0, part) for part in re.split(r"(\d{1,9})", release)]
     return day.isoformat() if day else "", parts
 
 
 def _line(name: str, members: Sequence[Row], lanes: list[tuple[str, str, list[str]]]) -> Line:
-    known = sorted({release for _, _, found in lanes for release in found}, key=_order)
-    axis = _with_years_between(known)
-    x, dated = _places(axis)
+    known = sorted({release for _, _, found in lanes for release in found}, key=lambda release: _order(release, _calendar(members)))
+    days = _calendar(members)
+    axis = sorted({*known, *_between(known, days)}, key=lambda release: _order(release, days))
+    x, dated = _places(axis, days)
     shown = [lane for lane in lanes if lane[2] or lane[1].endswith("as declared")]
-    kind, says = words.release_words(_status(members))
+    declared = {lane: found for _, lane, found in lanes}
+    kind, says = words.release_words(_status(members), declared["Here, as declared"], declared["Training, as declared"])
     end = 34 + _LANE * len(shown)
     picture = Picture(
         words.system(name), f"{words.system(name)} releases: {says}.",
@@ -147,8 +169,7 @@ def _line(name: str, members: Sequence[Row], lanes: list[tuple[str, str, list[st
             picture.marks.append((f"{side} points", f"M{x[release]} {y}h0" if side == "live" else f"M{x[release] - 5} {y}l5-5 5 5-5 5z"))
     if not dated and len(known) > 1:
         picture.note = "In order of release; the distances mean nothing."
-    advice = list(dict.fromkeys(words.plain(r["advice"]) for r in members if r.get("advice")))
-    return Line(name, picture, kind, says, advice, _evidence(members))
+    return Line(name, picture, kind, says, _evidence(members))
 
 
 def _left_out(members: Sequence[Row]) -> list[tuple[str, str, list[str]]]:
@@ -156,12 +177,14 @@ def _left_out(members: Sequence[Row]) -> list[tuple[str, str, list[str]]]:
     return [("", f"Here, {quarter}", found) for quarter, found in _strata(members)[:-_QUARTERS]]
 
 
-def _with_years_between(known: Sequence[str]) -> list[str]:
-    """Add the fiscal years between the first and the last, so that the axis shows how many were skipped."""
-    years = [int(found[1]) for release in known if (found := re.fullmatch(r"FY(20\d\d)", release))]
-    if len(years) < len(known) or not years:
-        return list(known)
-    return [f"FY{year}" for year in range(min(years), max(years) + 1)]
+def _between(known: Sequence[str], days: Mapping[str, date]) -> list[str]:
+    """Return the releases between the first and the last known, so that the axis shows how many were skipped."""
+    dates = [day for release in known if (day := _day(release, days))]
+    if len(dates) < len(known) or not dates:
+        return []
+    years = [f"FY{year}" for year in range(min(dates).year + 1, max(dates).year + 2)] if all(r.startswith("FY") for r in known) else []
+    every = {release: day for release in [*days, *years] if (day := _day(release, days))}
+    return [release for release, day in every.items() if min(dates) <= day <= max(dates)]
 
 
 def _short(release: str) -> str:
@@ -171,9 +194,9 @@ def _short(release: str) -> str:
     return text if len(text) <= 14 else f"{text[:13]}…"
 
 
-def _places(known: Sequence[str]) -> tuple[dict[str, int], bool]:
+def _places(known: Sequence[str], known_days: Mapping[str, date]) -> tuple[dict[str, int], bool]:
     """Return release → x: on a calendar where all of them are dated and stand apart, else evenly in order."""
-    days = [day for release in known if (day := starts(release))]
+    days = [day for release in known if (day := _day(release, known_days))]
     room = _RIGHT - _LEFT
     if len(known) < 2:
         return dict.fromkeys(known, _LEFT + room // 2), True
@@ -195,7 +218,7 @@ def _evidence(members: Sequence[Row]) -> list[str]:
         if found:
             names = ", ".join(map(words.release, map(str, found.get("releases") or ()))) or "no release"
             sure = f", probability {words.percent(found['probability'])}" if isinstance(found.get("probability"), int | float) else ""
-            pattern = f", {words.plain(found['pattern'])}" if found.get("pattern") else ""
+            pattern = f", {words.PATTERNS.get(str(found['pattern']), words.plain(found['pattern']))}" if found.get("pattern") else ""
             lines.append(f"{words.place(row['element'])}: {names}{sure}{pattern}.")
             lines += [words.plain(line) for line in found.get("evidence") or ()]
     return lines

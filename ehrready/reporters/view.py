@@ -131,6 +131,7 @@ def view(d: Row) -> dict[str, Any]:
         "systems": [row for row in systems if row["seen"] or row["trained"]],
         "silent": sorted(row["system"] for row in systems if not (row["seen"] or row["trained"])),
         "few_releases": FEW_RELEASES,
+        "advice": list(dict.fromkeys(words.plain(r["advice"]) for r in d["releases"] if r.get("advice"))),
         "ledger": _ledger(d["ledger"]),
         "broken": [row for row in d["ledger"] if row["status"] in BROKEN],
     }
@@ -298,7 +299,7 @@ def _systems(releases: Iterable[Row]) -> list[dict[str, Any]]:
         status = min(stated or ["not-declared"], key=_alarm)
         seen = {s["release"] for r in members for s in r["declared"] if s["release"]}
         trained = {s["release"] for r in members if r["training"] for s in r["training"].get("declared") or () if s["release"]}
-        kind, text = words.release_words(status)
+        kind, text = words.release_words(status, seen, trained)
         rows.append({"system": system, "status": status, "seen": sorted(seen), "trained": sorted(trained), "kind": kind, "words": text})
     return sorted(rows, key=lambda row: (row["status"] == "not-declared", _alarm(row["status"]), row["system"]))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Collection
 from typing import Any
 
 from markupsafe import Markup, escape
@@ -37,6 +38,16 @@ RELEASES = {
     "not-declared": ("none", "not stated"),
     "not-compared": ("none", "nothing to compare with"),
     "same": ("pass", "as in training"),
+}
+#: How the releases of the codes run against the calendar.
+PATTERNS = {
+    "single": "one release",
+    "interval": "cannot be told closer",
+    "tracks-calendar": "follows the yearly updates",
+    "lagging": "one release behind the calendar",
+    "frozen": "stays at a release that has been replaced",
+    "re-mapped": "older records coded anew in a later release",
+    "mixed": "different releases in the same quarters",
 }
 #: Canonical table → what a hospital calls its records.
 TABLES = {
@@ -107,8 +118,13 @@ def release(value: str | None) -> str:
     return f"{edition} {found[2]}-{found[3]}-{found[4]}" if found[2] else edition
 
 
-def release_words(status: str) -> tuple[str, str]:
-    """Return the badge of a release status, its kind and words; a status of a later version speaks for itself."""
+def release_words(status: str, seen: Collection[str] = (), trained: Collection[str] = ()) -> tuple[str, str]:
+    """Return the badge of a release status, its kind and words; a status of a later version speaks for itself.
+
+    ``same`` may be said of the codes alone: where this data declares (``seen``) what training never declared, that is told.
+    """
+    if status == "same" and seen and trained and not set(seen) <= set(trained):
+        return "warn", "declared otherwise, the codes fit both"
     return RELEASES.get(status, ("none", status))
 
 

@@ -137,7 +137,10 @@ def test_one_release_that_all_declare_needs_no_picture() -> None:
     assert timelines([row(["FY2026"], ["FY2026"])]) == []
     inferred = {"releases": ["FY2026"], "probability": 0.99, "pattern": "frozen", "evidence": ["14 codes"]}
     (line,) = timelines([row(["FY2026"], ["FY2026"], inferred=inferred)])
-    assert [text.replace("\u00a0", " ") for text in line.evidence] == ["Condition code: FY2026, probability 99.0 %, frozen.", "14 codes"]
+    assert [text.replace("\u00a0", " ") for text in line.evidence] == [
+        "Condition code: FY2026, probability 99.0 %, stays at a release that has been replaced.",
+        "14 codes",
+    ]
 
 
 def test_releases_without_a_date_stand_in_the_order_of_their_numbers() -> None:
@@ -157,3 +160,23 @@ def test_quarters_have_a_lane_each(strata: Any) -> None:
     (line,) = timelines([row(["FY2026"], ["FY2024"], strata=strata)])
     lanes = [text for *_, text in line.picture.labels if text.startswith("Here, 20")]
     assert lanes == ["Here, 2025-Q3", "Here, 2025-Q4"]
+
+
+def test_the_scorecard_own_calendar_dates_releases_whose_name_has_no_date() -> None:
+    calendar = [
+        {"release": "2.76", "effective": "2023-09-01"},
+        {"release": "2.77", "effective": "2024-02-27"},
+        {"release": "2.78", "effective": "2024-08-06"},
+        {"release": "2.80", "effective": "x"},
+    ]
+    (line,) = timelines([row(["2.78"], ["2.76"], timeline=calendar)])
+    assert [text for *_, text in line.picture.labels if text.startswith("2.")] == ["2.76", "2.77", "2.78"]
+    assert line.picture.note == ""
+
+
+def test_codes_that_fit_both_do_not_hide_that_the_data_declares_another_release() -> None:
+    inferred = {"releases": ["FY2024", "FY2025"], "probability": 0.99, "pattern": "interval", "evidence": []}
+    (line,) = timelines([row(["FY2026"], ["FY2024"], inferred=inferred, status="same")])
+    assert (line.kind, line.words) == ("warn", "declared otherwise, the codes fit both")
+    (line,) = timelines([row(["FY2024"], ["FY2024"], inferred=inferred, status="same")])
+    assert line.kind == "pass"
