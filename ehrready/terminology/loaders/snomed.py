@@ -27,7 +27,7 @@ def read(source: Source, system: str, release: str) -> list[ReleaseTable]:
     full = source.find(r"sct2_Concept_Full_.*\.txt")
     member = full or source.need(r"(x?sct2_Concept_Snapshot_.*|sct2_Concept_.*)\.txt", "sct2_Concept file")
     kind = "Full" if full else "Snapshot"
-    states: dict[str, list[tuple[str, bool]]] = defaultdict(list)
+    states: dict[str, tuple[int, ...]] = {}  # concept → its states, 2 · effectiveTime + active
     modules: dict[str, str] = {}
     number = 0
     for number, row in source.table(member, _CONCEPT, "\t"):
@@ -35,15 +35,15 @@ def read(source: Source, system: str, release: str) -> list[ReleaseTable]:
             source.wrong(member, number, "effectiveTime or active is not as in RF2")
         if not is_concept_id(row["id"]):
             source.wrong(member, number, "id is no SNOMED CT concept identifier")
-        states[row["id"]].append((row["effectiveTime"], row["active"] == _ACTIVE))
+        states[row["id"]] = (*states.get(row["id"], ()), 2 * int(row["effectiveTime"]) + (row["active"] == _ACTIVE))
         if row["effectiveTime"] >= modules.get(row["moduleId"], ""):
             modules[row["moduleId"]] = row["effectiveTime"]
     if len(states) < 2:
         source.wrong(member, number, "it holds no concepts")
     edition = max((m for m in modules if m not in {_MODEL, _CORE}), key=lambda m: (modules[m], m), default=_CORE)
-    times = sorted({time for rows in states.values() for time, _ in rows}) if full else [_own(source, states, release)]
+    times = sorted({str(state // 2) for rows in states.values() for state in rows}) if full else [_own(source, states, release)]
     codes = sorted(states)
-    valid = _states(codes, states, times) if full else np.array([[states[code][-1][1]] for code in codes], dtype=bool)
+    valid = _states(codes, states, times) if full else np.array([[states[code][-1] % 2] for code in codes], dtype=bool)
     digest = source.digest(member)
     releases = tuple(
         Release(
@@ -55,34 +55,45 @@ def read(source: Source, system: str, release: str) -> list[ReleaseTable]:
     return [annotated(table, _names(source, kind), _associations(source, kind))]
 
 
-def _own(source: Source, states: dict[str, list[tuple[str, bool]]], release: str) -> str:
+def _own(source: Source, states: dict[str, tuple[int, ...]], release: str) -> str:
     found = re.search(r"(20\d{6})", release or source.path.name)
-    return found[1] if found else max(time for rows in states.values() for time, _ in rows)
+    return found[1] if found else str(max(state // 2 for rows in states.values() for state in rows))
 
 
-def _states(codes: list[str], states: dict[str, list[tuple[str, bool]]], times: list[str]) -> np.ndarray:
+def _states(codes: list[str], states: dict[str, tuple[int, ...]], times: list[str]) -> np.ndarray:
     """Return which concept is active at which time: its latest state at or before it."""
     place = {time: i for i, time in enumerate(times)}
     valid = np.zeros((len(codes), len(times)), dtype=bool)
     for i, code in enumerate(codes):
-        for time, active in sorted(states[code]):
-            valid[i, place[time] :] = active
+        for state in sorted(states[code]):
+            valid[i, place[str(state // 2)] :] = state % 2
     return valid
 
 
 def _names(source: Source, kind: str) -> dict[str, list[str]]:
-    """Return concept → its active English terms, the last ones first."""
-    found: dict[str, dict[str, tuple[str, str, bool]]] = defaultdict(dict)
-    member = source.find(rf"sct2_Description_{kind}-en.*\.txt") or source.find(rf"sct2_Description_{kind}.*\.txt")
-    for _, row in source.table(member, ("id", "effectiveTime", "active", "conceptId", "languageCode", "term"), "\t") if member else ():
-        if row["languageCode"].startswith("en"):
-            before = found[row["conceptId"]].get(row["id"])
-            if before is None or before[0] <= row["effectiveTime"]:
-                found[row["conceptId"]][row["id"]] = (row["effectiveTime"], row["term"], row["active"] == _ACTIVE)
-    return {
-        concept: [term for _, term, active in sorted(terms.values(), key=lambda t: (t[0], t[1]), reverse=True) if active]
-        for concept, terms in found.items()
-    }
+    """Return concept → its active English terms.
+
+    A Snapshot, which a release carries beside its Full files, is read once.  Full files hold every state in any order: a
+    first pass keeps a number per term (its latest state), a second one the terms that are active, so that memory grows
+    with what is kept and not with the file.
+    """
+    found: dict[str, list[str]] = defaultdict(list)
+    snapshot = source.find(r"sct2_Description_Snapshot-en.*\.txt") or source.find(r"sct2_Description_Snapshot.*\.txt")
+    member = snapshot or source.find(rf"sct2_Description_{kind}-en.*\.txt") or source.find(rf"sct2_Description_{kind}.*\.txt")
+    if member is None:
+        return found
+    latest: dict[int, int] = {}
+    if not snapshot:
+        for _, row in source.table(member, ("id", "effectiveTime", "active"), "\t"):
+            key, state = int(row["id"]), 2 * int(row["effectiveTime"]) + (row["active"] == _ACTIVE)
+            if state > latest.get(key, 0):
+                latest[key] = state
+    for _, row in source.table(member, ("id", "effectiveTime", "active", "conceptId", "languageCode", "term"), "\t"):
+        if row["active"] != _ACTIVE or not row["languageCode"].startswith("en"):
+            continue
+        if snapshot or latest[int(row["id"])] == 2 * int(row["effectiveTime"]) + 1:
+            found[row["conceptId"]].append(row["term"])
+    return found
 
 
 def _associations(source: Source, kind: str) -> dict[str, list[str]]:
