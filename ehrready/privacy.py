@@ -14,8 +14,12 @@ from ehrready import analytes
 from ehrready.evaluate import Finding
 from ehrready.histograms import FINE_HISTOGRAMS, PARSES, coarse_of, is_coarse, marker_of
 from ehrready.profile import FRAMES, Frame, Key, Profile
+from ehrready.tables import table_of
 
 SMALLEST = 11
+
+#: Checks whose denominator is the part of a table that has what they compare.
+PARTIAL = ("time-plausible", "unique", "linked", "allowed-value", "value-parses", "value-plausible", "unit-valid")
 
 
 def small(count: int | None) -> bool:
@@ -45,6 +49,13 @@ def hide_findings(findings: list[Finding]) -> None:
         for finding in mine:
             if not finding.hidden and finding.outcome.of not in whole:
                 finding.hidden = finding.rounded = True
+    # a denominator that lacks a few of the table's records says how many lack the time, link or value
+    most: dict[str, int] = defaultdict(int)
+    for finding in findings:
+        most[table_of(finding.element)] = max(most[table_of(finding.element)], finding.outcome.of or 0)
+    for finding in findings:
+        if not finding.hidden and finding.rule.check in PARTIAL and small(most[table_of(finding.element)] - (finding.outcome.of or 0)):
+            finding.hidden = finding.rounded = True
 
 
 def _hide_siblings(members: list[Finding]) -> None:
@@ -97,7 +108,7 @@ def hide_profile(profile: Profile) -> Profile:
         for members in groups.values():
             frames[name].update(_hide_group(members, lambda key: False, _patients_column(name)))
     frames["history"] = _hide_group(frames["history"], lambda key: False, 0)
-    frames["relations"] = _hide_relations(frames["relations"])
+    frames["relations"] = _hide_relations(frames["relations"], profile.tables())
     frames["units"] = _hide_sums(frames["units"], lambda key: [("code", *key[:3]), ("class", analytes.unit_class(*key[1:]))])
     frames["value_kinds"] = _hide_sums(frames["value_kinds"], lambda key: [("code", *key[:2]), ("kind", _defect_of(key[2]))])
     frames["values"] = _hide_values(frames["values"])
@@ -161,11 +172,14 @@ def _defect_of(kind: str) -> str:
     return next((defect for defect, kinds in PARSES.items() if kind in kinds), kind)
 
 
-def _hide_relations(frame: Frame) -> Frame:
-    """Hide the numerators (and patients) of relations with a small cell on either side; small denominators, too."""
+def _hide_relations(frame: Frame, totals: dict[str, int]) -> Frame:
+    """Hide the numerators (and patients) of relations with a small cell on either side.
+
+    A denominator goes, too, where it is small or lacks a few of its table's records (``totals``).
+    """
     hidden: Frame = {}
     for key, (n, of, patients) in frame.items():
-        few = small(of)
+        few = small(of) or small(totals.get(table_of(key[0]), 0) - (of or 0))
         gone = few or n is None or of is None or any(map(small, (n, patients, of - n)))
         hidden[key] = (None if gone else n, None if few else of, None if gone else patients)
     return hidden

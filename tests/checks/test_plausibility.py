@@ -181,6 +181,20 @@ def test_links_to_types_that_were_not_exported_do_not_apply(tmp_path: Path) -> N
     assert (found["status"], found["numerator"]) == ("not-applicable", None)
 
 
+def test_a_denominator_does_not_say_how_many_records_it_lacks(tmp_path: Path) -> None:
+    from ehrready.privacy import hide_profile, small
+
+    data = export()
+    for r in of_type(data, "Encounter")[:5]:
+        del r["period"]["end"]
+    folder = _write(tmp_path / "x", data)
+    row = hide_profile(ehrready.profile_of(folder)).frames["relations"]["encounter.at", "end-before-start"]
+    assert row == (None, None, None)
+    card = ehrready.check(folder).document
+    shown = {f["denominator"] for f in card["findings"] if f["element"] in {"encounter.at", "encounter.end"} and f["denominator"]}
+    assert not any(small(720 - of) for of in shown)
+
+
 def test_unfamiliar_and_swapped_units_are_found_against_training(tmp_path: Path) -> None:
     training = ehrready.profile_of(_write(tmp_path / "t", export()))
     familiar = check(tmp_path / "a", export(), against=training)
