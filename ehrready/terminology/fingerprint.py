@@ -312,7 +312,7 @@ def infer_strata(
     stories: dict[tuple[str, int], float] = {("fixed", r): float(logs[:, r].sum()) for r in range(table.releases)}
     for lag in range(min(4, table.releases)):  # releases behind, not counting those without a change of codes
         stories["calendar", lag] = float(logs[rows, _behind(table, force, lag)].sum())
-    (kind, value), best = max(stories.items(), key=lambda item: (item[1], item[0][0] == "calendar", -item[0][1]))
+    best = max(stories.values())
     said = {name: label for name, label in stories.items() if label > best - float(np.log(100.0))}
     told = [found[quarter] for quarter in dated if found[quarter].releases]
     union = observe(
@@ -328,31 +328,33 @@ def infer_strata(
         return replace(
             base, releases=_union(labels, told), pattern="mixed", reason="quarters come from releases that no single story explains"
         ), found
-    runs = {tuple(table.alias[_behind(table, force, v)] if k == "calendar" else [table.alias[v]] * len(dated)) for k, v in said}
-    if len(runs) > 1:
-        lows = [min(run) for run in runs]
-        highs = [max(run) for run in runs]
-        low, high = _releases_of(table, int(min(lows)), int(max(highs)))
-        if high - low + 1 == table.releases:
-            return replace(base, reason="the quarters fit several releases"), found
-        return replace(base, releases=tuple(labels[low : high + 1]), pattern="interval", probability=SURE), found
-    used = _behind(table, force, value) if kind == "calendar" else np.full(len(dated), value)
-    low, high = _releases_of(table, int(table.alias[used].min()), int(table.alias[used].max()))
+    runs: dict[tuple[int, ...], tuple[str, int]] = {}
+    for kind, value in sorted(said, key=lambda story: (story != ("calendar", 0), story[0] == "calendar", story[1])):
+        used = _behind(table, force, value) if kind == "calendar" else np.full(len(dated), value)
+        runs.setdefault(tuple(table.alias[used].tolist()), (kind, value))  # a lag that ends at the first release is frozen there
+    low, high = _releases_of(table, int(min(min(run) for run in runs)), int(max(max(run) for run in runs)))
     if n_disc < DISCRIMINATING:  # quarters repeat each other's codes: they must not make few of them sure
-        mass = posterior(table, union.log_likelihood)
-        low, high = widen(table, mass, low, high)
-        return replace(base, releases=tuple(labels[low : high + 1]), pattern="interval", probability=SURE), found
+        low, high = widen(table, posterior(table, union.log_likelihood), low, high)
+    patterns = {_pattern(table, force, kind, value) for kind, value in runs.values()} if n_disc >= DISCRIMINATING else {"interval"}
+    pattern = patterns.pop() if len(patterns) == 1 else "interval"
+    if pattern == "single" and len(runs) > 1:
+        pattern = "interval"
+    if pattern == "interval" and (low, high) == (0, table.releases - 1):
+        return replace(base, reason="the quarters fit several releases"), found
+    return replace(base, releases=tuple(labels[low : high + 1]), pattern=pattern, probability=SURE), found
+
+
+def _pattern(table: Lifecycles, force: Ints, kind: str, value: int) -> str:
+    """Name a story: one release for all quarters, or a number of releases behind the calendar."""
     inside = set(table.alias[force].tolist())
     if kind == "calendar":
-        pattern = "tracks-calendar" if value == 0 else "lagging"
-        if len(inside) == 1 and value == 0:
-            pattern = "single"
-    else:
-        alias = int(table.alias[value])
-        pattern = "single" if inside == {alias} else "re-mapped" if alias > min(inside) else "frozen"
-    if pattern == "frozen" and len(inside) == 1:
-        pattern = "lagging"
-    return replace(base, releases=tuple(labels[low : high + 1]), pattern=pattern, probability=SURE), found
+        return "lagging" if value else "single" if len(inside) == 1 else "tracks-calendar"
+    alias = int(table.alias[value])
+    if inside == {alias}:
+        return "single"
+    if alias > min(inside):
+        return "re-mapped"
+    return "frozen" if len(inside) > 1 else "lagging"
 
 
 def _behind(table: Lifecycles, force: Ints, lag: int) -> Ints:
