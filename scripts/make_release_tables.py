@@ -26,6 +26,7 @@ import numpy as np
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
+from ehrready.currency import agrees  # noqa: E402 - the checkout's own
 from ehrready.terminology.releases import Release, ReleaseTable, save  # noqa: E402 - the checkout's own
 
 #: Package, version, file name, SHA-256.
@@ -107,7 +108,19 @@ def table(system: str, parts: list[tuple[str, str, str, dict[str, str], set[str]
     made.lists["names"] = [
         tuple(dict.fromkeys(name for _, _, _, names, _, _ in reversed(parts) if (name := names.get(code, "")))) for code in codes.tolist()
     ]
+    made.attributes["renamed"] = [renamed(code, parts) for code in codes.tolist()]
     return made
+
+
+def renamed(code: str, parts: list[tuple[str, str, str, dict[str, str], set[str], str]]) -> str:
+    """Return the label of the last release that gave the code a name of another meaning, "" when none did."""
+    found, before = "", ""
+    for label, _, _, names, _, _ in parts:
+        name = names.get(code, "")
+        if name and before and not agrees(name, (before,)):
+            found = label
+        before = name or before
+    return found
 
 
 def main() -> None:

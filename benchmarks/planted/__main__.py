@@ -85,7 +85,8 @@ def one(job: tuple[str, str, float, bytes, bytes]) -> dict[str, Any]:
     found = [
         f for f in findings if f["status"] in ALARMS and f["check"] in cls.checks and (f["element"] in cls.elements or not f["element"])
     ]
-    counted = [f["numerator"] for f in findings if cls.exact == (f["check"], f["defect"]) and f["element"] in cls.elements]
+    exact = [f for f in findings if cls.exact == (f["check"], f["defect"]) and f["element"] in cls.elements]
+    counted = [f["numerator"] for f in sorted(exact, key=lambda f: f["status"] not in ALARMS)]  # the element that alarmed, if one did
     return {
         "class": name,
         "format": fmt,

@@ -1,6 +1,6 @@
 """The checks: one module per dimension; importing this package registers them."""
 
-from ehrready.checks import comparability, completeness, conformance, mix, plausibility, release, units
+from ehrready.checks import comparability, completeness, conformance, mix, plausibility, release, shift, units
 from ehrready.checks.base import CHECKS, DIMENSIONS, Check, Outcome, check
 
 __all__ = [
@@ -15,5 +15,6 @@ __all__ = [
     "mix",
     "plausibility",
     "release",
+    "shift",
     "units",
 ]

@@ -192,9 +192,10 @@ def codes_since_training(
 ) -> list[Outcome]:
     """How much of the data is in codes that did not exist, or exist no more, between training's release and today's?
 
-    Defects: `new-since-training` (live codings whose code is in no release of training and first valid later) and
+    Defects: `new-since-training` (live codings whose code is in no release of training and first valid later),
     `retired-since-training` (training codings whose code is in no release of the live data: features that cannot
-    occur any more).  Replacements are named where the loaded release gives them.
+    occur any more) and `meaning-changed` (live codings whose code got a name of another meaning after training's
+    last release, as far as the table has the names of each release).  Replacements are named where the loaded release gives them.
 
     Numerator: codings with such codes, by code system.
     Denominator: codings of the system with codes that the release table knows (live, or of training).
@@ -211,6 +212,7 @@ def codes_since_training(
             ("retired-since-training", trained, live.releases, training),
         ):
             outcomes.append(_since(defect, here, there, who, margin, min_n))
+        outcomes.append(_since("meaning-changed", live, trained.releases, profile, margin, min_n))
     if outcomes:
         return outcomes
     return _no_table(profile, element, store, otherwise=("not-assessed", "the releases of live data and training cannot both be told"))
@@ -220,7 +222,7 @@ def _since(defect: str, here: Seen, there: tuple[str, ...], profile: Profile, ma
     """Count the codings of one side whose code the other side's releases do not have."""
     group = {"system": here.system}
     counts = {key[2]: values for key, values in profile.rows("codes", here.element, here.system)}
-    known, gone = here.positions >= 0, _missing(here, there)
+    known, gone = here.positions >= 0, _renamed(here, there) if defect == "meaning-changed" else _missing(here, there)
     codes = np.array(here.codes, dtype=object)
     cells = [counts[code] for code in codes[known & gone]]
     if any(values[0] is None or values[1] is None for values in cells):
@@ -257,6 +259,14 @@ def _missing(seen: Seen, releases: tuple[str, ...]) -> np.ndarray:
     at = np.where(seen.positions >= 0, seen.positions, 0)
     missing: np.ndarray = (seen.positions >= 0) & ~seen.table.valid[at][:, columns].any(axis=1)
     return missing
+
+
+def _renamed(seen: Seen, releases: tuple[str, ...]) -> np.ndarray:
+    """Return, per code of ``seen``, whether its meaning changed after the last of the releases."""
+    order = {release.label: i for i, release in enumerate(seen.table.releases)}
+    last = max(order[label] for label in releases)
+    changed = [order.get(seen.table.attribute(int(at), "renamed"), -1) if at >= 0 else -1 for at in seen.positions]
+    return np.array(changed, dtype=np.int64) > last
 
 
 def _outside(seen: Seen, releases: tuple[str, ...]) -> int:
