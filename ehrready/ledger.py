@@ -6,7 +6,7 @@ said that it ended is ``unreadable``.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -23,13 +23,14 @@ class Ledger:
 
     entries: dict[int, FileEntry] = field(default_factory=dict)
     _ended: set[int] = field(default_factory=set)
+    _crashed: set[str] = field(default_factory=set)
 
     @classmethod
     def of(cls, files: Iterable[SourceFile]) -> Ledger:
         """Open a ledger with a row for every file, those that are no data as ``skipped``."""
         ledger = cls()
         for file in files:
-            entry = FileEntry(file.number, file.format, file.size)
+            entry = FileEntry(file.number, file.format, file.size, declared=file.declared)
             if file.skip:
                 entry.status, entry.skip = "skipped", file.skip
                 ledger._ended.add(file.number)
@@ -48,17 +49,33 @@ class Ledger:
                 entry.reasons[reason] = entry.reasons.get(reason, 0) + n
                 place = position & ((1 << ENTRY_BIT) - 1)
                 entry.first_at[reason] = min(place, entry.first_at.get(reason, place))
-            case Ended(status=status, declared=declared):
+            case Ended(status=status, declared=declared, bytes=seen):
+                entry.bytes = seen if seen is not None else entry.bytes
                 if entry.status not in UNREADABLE:  # a file that was found broken stays so
                     entry.status = status
                 entry.declared = declared if declared is not None else entry.declared
                 self._ended.add(event.file)
 
-    def close(self) -> None:
-        """Assert the ledger law; files that never ended are unreadable."""
+    def crashed(self, format_: str) -> None:
+        """Take note that a reader crashed: what it has put in the tables is all that was read of its files."""
+        self._crashed.add(format_)
+
+    def close(self, profiled: Mapping[int, int] | None = None) -> None:
+        """Assert the ledger law on every file; files that never ended are unreadable, short ones truncated.
+
+        ``profiled`` is file number to records in the canonical tables, as the engine counts them: read must be that
+        number and the rejected ones.  Bytes read must be the size on disk, or the status says that they are not.
+        """
         for number, entry in self.entries.items():
             if number not in self._ended:
                 entry.status = "unreadable"
+            if entry.status == "read" and entry.bytes is not None and entry.bytes != entry.size:
+                entry.status = "truncated"  # it shrank or grew while it was read
+            if profiled is not None:
+                if entry.format in self._crashed:
+                    entry.read = profiled.get(number, 0) + entry.rejected
+                if entry.profiled != profiled.get(number, 0):
+                    raise AssertionError(f"ledger law broken in file {number}: read is not profiled and rejected")
             if entry.status in UNREADABLE and not entry.read:
                 entry.read = 1
                 entry.reasons["unreadable"] = 1

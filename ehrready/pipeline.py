@@ -68,7 +68,7 @@ def read_profile(sources: Sequence[str], options: Options) -> tuple[Profile, Led
                 _read(reader, mine, con, ledger, options.progress)
                 for element, place in reader.source_elements().items():
                     elements.setdefault(element, []).append(place)
-        ledger.close()
+        ledger.close(engine.profiled(con))
         engine.lock(con)
         options.progress("measuring", 0, 1)
         profile = measure(con, ledger, name=options.name, store=Store.open(options.terminology))
@@ -88,6 +88,7 @@ def _read(reader: Reader, files: Sequence[SourceFile], con: Any, ledger: Ledger,
     except (EhrreadyError, MemoryError):
         raise
     except Exception:  # noqa: BLE001 - its text may quote data; files that never ended are unreadable in the ledger
+        ledger.crashed(reader.format)
         for file in files:
             ledger.add(Ended(file.number, "unreadable"))
 

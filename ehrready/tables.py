@@ -118,6 +118,9 @@ DEFECT: pa.Schema = pa.schema(
 #: Records by the source's own type (resource type, message type, table), mapped or not.
 TYPES: pa.Schema = pa.schema([pa.field("format", pa.string()), pa.field("type", pa.string()), pa.field("n", pa.int64())])
 
+#: Records of each file (its number) that are in the tables, as the engine counts them: what the ledger law is held against.
+PROFILED: pa.Schema = pa.schema([pa.field("file", pa.int64()), pa.field("n", pa.int64())])
+
 #: Columns of tabular files that no mapping covers: rows, empty cells and null tokens, per column.
 COLUMNS: pa.Schema = pa.schema(
     [
@@ -137,6 +140,7 @@ ALL: dict[str, pa.Schema] = {
     "coding": CODING,
     "defect": DEFECT,
     "types": TYPES,
+    "profiled": PROFILED,
     "generic_column": COLUMNS,
 }
 

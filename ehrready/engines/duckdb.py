@@ -104,6 +104,11 @@ def open_engine(*, memory: str = "4GB", threads: int | None = None) -> Iterator[
         shutil.rmtree(folder, ignore_errors=True)
 
 
+def profiled(con: duckdb.DuckDBPyConnection) -> dict[int, int]:
+    """Return file number to records in the tables, as the readers' statements counted them."""
+    return {int(file): int(n) for file, n in con.execute("SELECT file, sum(n) FROM profiled GROUP BY file ORDER BY file").fetchall()}
+
+
 def lock(con: duckdb.DuckDBPyConnection) -> None:
     """Cut the engine off from files and the network for the rest of the run."""
     con.execute("SET enable_external_access = false")

@@ -48,6 +48,8 @@ class SourceFile:
     format: str = ""
     kind: str = ""
     skip: str = ""
+    #: records it should hold, as another file (a Bulk Data manifest) says; of the manifest itself: of files that are not there
+    declared: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,11 +72,15 @@ class Read:
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """A file was read to its end: ``status`` is ``read``, ``reference``, ``truncated`` or ``unreadable``."""
+    """A file was read to its end: ``status`` is ``read``, ``reference``, ``truncated`` or ``unreadable``.
+
+    ``declared`` is the number of records that the file itself says it has, ``bytes`` how many bytes on disk were read.
+    """
 
     file: int
     status: str = "read"
     declared: int | None = None
+    bytes: int | None = None
 
 
 Event = Read | Rejected | Ended
@@ -109,6 +115,7 @@ class FileEntry:
     status: str = "read"
     read: int = 0
     declared: int | None = None
+    bytes: int | None = None
     reasons: dict[str, int] = field(default_factory=dict)
     #: reason → where its first record is: line, message, row, or entry of a Bundle; 0 for the file as a whole
     first_at: dict[str, int] = field(default_factory=dict)

@@ -18,6 +18,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from ehrready.readers.base import Ended, Read, Rejected, SourceFile
+from ehrready.readers.json_depth import too_deep
 
 #: Bytes read at a time; a longer record makes a longer block.
 BLOCK_BYTES = 32 * 1024 * 1024
@@ -74,6 +75,9 @@ class _Bounded(io.RawIOBase):
         self._raw.close()  # neither decompressor closes what it reads from
         super().close()
 
+    def consumed(self) -> int:
+        return self._raw.tell()
+
 
 def open_stream(path: Path) -> BinaryIO:
     """Open a file for reading, decompressing gzip and Zstandard by their magic numbers, not by the name.
@@ -88,6 +92,11 @@ def open_stream(path: Path) -> BinaryIO:
     if magic == b"\x28\xb5\x2f\xfd":
         return cast(BinaryIO, _Bounded(_zstd(raw), raw, path.stat().st_size))
     return raw
+
+
+def consumed(stream: BinaryIO) -> int:
+    """Return how many bytes on disk were read of a stream of :func:`open_stream`."""
+    return stream.consumed() if isinstance(stream, _Bounded) else stream.tell()
 
 
 def _zstd(raw: BinaryIO) -> BinaryIO:
@@ -166,6 +175,8 @@ class Blocks:
         self._bytes = 0
         #: file → its last line, where that has no line feed: if it is broken, the file was cut
         self.unfinished: dict[int, int] = {}
+        #: documents nested too deep
+        self.deep: set[int] = set()
 
     def _push(self, file: int, first: int, data: bytes, events: list[Read | Rejected | Ended]) -> None:
         """Split ``data`` (whole lines) and append its non-blank lines; book them as read."""
@@ -211,7 +222,7 @@ class Blocks:
         for file in files:
             events: list[Read | Rejected | Ended] = []
             seen, line, rest = False, 1, b""
-            status = "read"
+            status, size = "read", None
             try:
                 with open_stream(file.path) as stream:
                     while True:
@@ -230,6 +241,7 @@ class Blocks:
                         if (table := self._flush(BLOCK_BYTES)) is not None:
                             yield table
                         if not data:
+                            size = consumed(stream)
                             break
             except STREAM_ERRORS as error:
                 yield from _broken(file.number, line, error, seen)
@@ -237,7 +249,7 @@ class Blocks:
             else:
                 if not seen:
                     yield from _empty(file.number)
-            yield Ended(file.number, status if seen else "unreadable")
+            yield Ended(file.number, status if seen else "unreadable", bytes=size)
         if (table := self._flush(0)) is not None:
             yield table
 
@@ -245,10 +257,11 @@ class Blocks:
         """Yield each file as one record at position 1."""
         for file in files:
             events: list[Read | Rejected | Ended] = []
-            status = "read"
+            status, size = "read", None
             try:
                 with open_stream(file.path) as stream:
                     data = stream.read().removeprefix(_BOM)
+                    size = consumed(stream)
                 data.decode("utf-8")
             except UnicodeDecodeError:
                 events += [Read(file.number, 1), Rejected(file.number, 1, "encoding")]
@@ -258,13 +271,15 @@ class Blocks:
                 status = "unreadable"
             else:
                 if data.strip():
+                    if too_deep(data):
+                        self.deep.add(file.number)
                     row = strings([data]).cast(pa.large_string())
                     self._append(file.number, integers(np.array([1])), row, len(data), events)
                 else:
                     events += _empty(file.number)
                     status = "unreadable"
             yield from events
-            yield Ended(file.number, status)
+            yield Ended(file.number, status, bytes=size)
             if (table := self._flush(BLOCK_BYTES)) is not None:
                 yield table
         if (table := self._flush(0)) is not None:

@@ -23,12 +23,15 @@ from ehrready.engines.duckdb import quote
 from ehrready.readers import fhir_sql
 from ehrready.readers.base import Ended, Event, Read, Rejected, SourceFile
 from ehrready.readers.blocks import HEAD_BYTES, STREAM_ERRORS, Blocks, integers, open_stream
+from ehrready.readers.json_depth import MANY_OPENINGS, too_deep
 from ehrready.tables import ENTRY_BIT, POSITION_BITS
 
 _SUFFIX = re.compile(r"\.(ndjson|jsonl|json)(\.gz|\.zst)?$", re.IGNORECASE)
 _LINES = re.compile(r"\.(ndjson|jsonl)(\.gz|\.zst)?$", re.IGNORECASE)
 _FIRST = re.compile(rb'\s*\{\s*"resourceType"')
 _LENIENT = r",\s*[}\]]|[,:\[]\s*-?(?i:nan|inf)"
+#: What is looked at again one by one: a document says itself (``Blocks.deep``) whether it is nested too deep.
+_LOOK_AGAIN = {"ndjson": f"{_LENIENT}|{MANY_OPENINGS}", "document": _LENIENT}
 
 
 @functools.cache
@@ -84,7 +87,7 @@ class FhirReader:
             blocks = Blocks()
             for item in blocks.lines(chosen) if kind == "ndjson" else blocks.documents(chosen):
                 if isinstance(item, pa.Table):
-                    yield from self._block(con, item, kind, blocks.unfinished)
+                    yield from self._block(con, item, kind, blocks)
                 else:
                     yield item
         fhir_sql.finish(con)
@@ -93,14 +96,16 @@ class FhirReader:
         """Return canonical element to FHIR path, e.g. ``condition.code`` to ``Condition.code``."""
         return fhir_sql.source_elements(mapping())
 
-    def _block(self, con: duckdb.DuckDBPyConnection, table: pa.Table, kind: str, unfinished: dict[int, int]) -> Iterator[Event]:
+    def _block(self, con: duckdb.DuckDBPyConnection, table: pa.Table, kind: str, blocks: Blocks) -> Iterator[Event]:
         """Read one block of lines or documents into the canonical tables."""
         con.register("_arrow", table)
         con.execute(
             "CREATE OR REPLACE TEMP TABLE block AS SELECT file, pos, text, NULL::VARCHAR AS url, json_valid(text) AS ok, "
-            f"regexp_matches(text, {quote(_LENIENT)}) AS lenient, left(ltrim(text), 1) AS first FROM _arrow"
+            f"regexp_matches(text, {quote(_LOOK_AGAIN[kind])}) AS lenient, left(ltrim(text), 1) AS first FROM _arrow"
         )
         con.unregister("_arrow")
+        if blocks.deep:
+            con.execute(f"UPDATE block SET lenient = true WHERE file IN ({', '.join(map(str, sorted(blocks.deep)))})")
         opening = "'{', '['" if kind == "document" else "'{'"
         bad = con.execute(
             "SELECT file, pos, CASE WHEN NOT ok OR lenient THEN text END, ok FROM block "
@@ -108,12 +113,13 @@ class FhirReader:
         ).fetchall()
         wrong: list[tuple[int, int]] = []
         for file, pos, text, ok in bad:
-            if text is not None and (not ok or _strict(text.encode()) is None):
+            deep = text is not None and (file in blocks.deep or too_deep(text.encode()))
+            if text is not None and (not ok or deep or _strict(text.encode()) is None):
                 rescued = list(self._rescue(con, file, text)) if kind == "document" else []
-                yield from rescued or [Rejected(file, pos, "invalid-json")]
+                yield from rescued or [Rejected(file, pos, "too-deep" if ok and deep else "invalid-json")]
                 if kind == "document" and not rescued:
                     yield Ended(file, "unreadable")
-                elif kind == "ndjson" and unfinished.get(file) == pos:
+                elif kind == "ndjson" and not ok and blocks.unfinished.get(file) == pos:
                     yield Ended(file, "truncated")
             elif text is None or text.lstrip()[:1] not in opening:
                 yield Rejected(file, pos, "not-an-object")
@@ -134,12 +140,13 @@ class FhirReader:
     def _rescue(self, con: duckdb.DuckDBPyConnection, file: int, text: str) -> Iterator[Event]:
         """Read a broken document as lines when it turns out to be NDJSON with a bad first line."""
         lines = [(n, line.strip()) for n, line in enumerate(text.split("\n"), 1) if line.strip()]
-        good = [(n, line) for n, line in lines if isinstance(_strict(line.encode()), dict)]
+        deep = {n for n, line in lines if too_deep(line.encode())}
+        good = [(n, line) for n, line in lines if n not in deep and isinstance(_strict(line.encode()), dict)]
         if not any('"resourceType"' in line for _, line in good):
             return
         numbers = {n for n, _ in good}
         yield Read(file, len(lines) - 1)
-        yield from (Rejected(file, n, "invalid-json") for n, _ in lines if n not in numbers)
+        yield from (Rejected(file, n, "too-deep" if n in deep else "invalid-json") for n, _ in lines if n not in numbers)
         con.executemany("INSERT INTO block VALUES (?, ?, ?, NULL, true, false, '{')", [(file, n, line) for n, line in good if n > 1])
 
     def _array(self, con: duckdb.DuckDBPyConnection) -> Iterator[Event]:
@@ -205,6 +212,7 @@ class FhirReader:
             f"INSERT INTO types SELECT 'fhir', CASE WHEN type IN ({', '.join(map(quote, resource_types()))}) THEN type "
             "ELSE 'other' END, count(*) FROM resource GROUP BY ALL"
         )
+        con.execute("INSERT INTO profiled SELECT file, count(*) FROM resource GROUP BY file")
 
 
 def _whole(path: Path, start: bytes) -> Any:

@@ -20,7 +20,7 @@ import pyarrow as pa
 
 from ehrready.readers import hl7v2_mapping, hl7v2_split, hl7v2_sql
 from ehrready.readers.base import Ended, Event, Read, Rejected, SourceFile
-from ehrready.readers.blocks import BATCH_ROWS, BLOCK_BYTES, STREAM_ERRORS, integers, open_stream
+from ehrready.readers.blocks import BATCH_ROWS, BLOCK_BYTES, STREAM_ERRORS, consumed, integers, open_stream
 from ehrready.readers.hl7v2_mapping import mapping
 from ehrready.readers.hl7v2_sql import PLACE_BITS
 from ehrready.tables import ENTRY_BIT, POSITION_BITS
@@ -71,6 +71,7 @@ class _End:
     file: int
     status: str = "read"
     reason: str = ""
+    bytes: int | None = None
 
 
 class Hl7v2Reader:
@@ -154,6 +155,7 @@ def _pieces(file: SourceFile) -> Iterator[hl7v2_split.Piece | _End]:
                 if len(rest) > LONGEST_MESSAGE:
                     yield _End(file.number, "", "too-large")
                     rest, skipping = b"", True
+            end.bytes = consumed(stream)
     except STREAM_ERRORS as error:
         end.reason = _reason(error)
         end.status = "unreadable" if empty else "truncated"
@@ -214,7 +216,7 @@ def _ended(end: _End, file: _File) -> list[Event]:
         events += [Read(file.number, 1), Rejected(file.number, lost, end.reason)]
         file.messages += 1
     if end.status:
-        events.append(Ended(file.number, end.status, file.declared))
+        events.append(Ended(file.number, end.status, file.declared, end.bytes))
     return events
 
 

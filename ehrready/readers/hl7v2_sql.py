@@ -16,7 +16,7 @@ import pyarrow as pa
 from ehrready.engines.duckdb import quote
 from ehrready.readers.hl7v2_mapping import CONTEXT, Place, alternatives, places, scalars, sources, used
 from ehrready.readers.hl7v2_split import ESCAPED
-from ehrready.tables import ALL
+from ehrready.tables import ALL, POSITION_BITS
 
 #: ``record`` is the message's number in its file and, in its last bits, the segment's place in the message: a
 #: message has many rows of a table, and what belongs to one row is found by ``record``.
@@ -91,6 +91,7 @@ def extract(con: duckdb.DuckDBPyConnection, mapping: dict[str, Any], tables: Map
         "INSERT INTO types SELECT 'hl7v2', CASE WHEN regexp_full_match(kind, '[A-Z0-9]{3}[_^][A-Z0-9]{3}') THEN kind "
         "ELSE 'other' END t, count(*) FROM (SELECT code || coalesce('^' || event, '') AS kind FROM _hl7_header) GROUP BY t"
     )
+    con.execute(f"INSERT INTO profiled SELECT record >> {POSITION_BITS}, count(*) FROM _hl7_MSH GROUP BY 1")
     if len(tables["repaired"]):
         con.execute(
             "INSERT INTO defect SELECT 'message.charset', s.record, c.patient_id, 'charset' FROM _hl7_repaired r "

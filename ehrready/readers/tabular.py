@@ -272,6 +272,7 @@ class _Reading:
                 for statement in compiler.statements():
                     self._con.execute(statement)
             measured = self._con.execute(column_statistics(relation, unmapped)).fetchall()
+            self._con.executemany("INSERT INTO profiled VALUES (?, ?)", [[row[0], row[1]] for row in measured]) if measured else None
             self._con.execute("COMMIT")
         except BaseException:
             with contextlib.suppress(duckdb.Error):

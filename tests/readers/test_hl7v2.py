@@ -173,7 +173,7 @@ def test_blocks_cut_at_messages_give_the_same_tables(tmp_path: Path, monkeypatch
         monkeypatch.setattr(hl7v2, "BLOCK_BYTES", size)
         with open_engine(threads=2) as con:
             tables = read(con, [path])
-            found.append((tables.entries, {name: rows for name, rows in tables.everything().items() if name != "types"}))
+            found.append((tables.entries, {name: rows for name, rows in tables.everything().items() if name not in {"types", "profiled"}}))
             assert tables.row("SELECT sum(n) FROM types") == (27,)
     assert found[0] == found[1] == found[2]
     assert (found[0][0][1].read, found[0][0][1].declared) == (27, 27)
