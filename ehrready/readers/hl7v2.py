@@ -45,11 +45,15 @@ class _File:
     headers: int = 0
     batches: list[int] = field(default_factory=list)
     whole: int | None = None
+    opened: bool = False
+    closed: bool = False
 
     def declare(self, line: str) -> None:
         """Take note of a batch segment (BHS, BTS, FTS; FHS says nothing)."""
         name, count = line[:3], line[4:].split(line[3:4] or "|", 1)[0].strip()
         self.headers += name == "BHS"
+        self.opened |= name in {"BHS", "FHS"}
+        self.closed |= name in {"BTS", "FTS"}
         if count.isascii() and count.isdigit() and len(count) < 10:
             if name == "BTS":
                 self.batches.append(int(count))
@@ -72,6 +76,7 @@ class _End:
     status: str = "read"
     reason: str = ""
     bytes: int | None = None
+    inside: bool = False  # the file ends in an open MLLP frame
 
 
 class Hl7v2Reader:
@@ -119,9 +124,13 @@ def _wide(start: bytes) -> str:
     return ""
 
 
-def _chunks(stream: BinaryIO) -> Iterator[bytes]:
-    """Yield the bytes of a file in one form (``hl7v2_split.ONE_FORM``) and, but for old 8-bit sets, in UTF-8."""
+def _chunks(stream: BinaryIO, end: _End) -> Iterator[bytes]:
+    """Yield the bytes of a file in one form (``hl7v2_split.ONE_FORM``) and, but for old 8-bit sets, in UTF-8.
+
+    Notes in ``end`` whether a file of MLLP frames ends inside of one.
+    """
     data = stream.read(BLOCK_BYTES)
+    framed = data[:1] == b"\x0b"
     if codec := _wide(data):
         decoder = codecs.getincrementaldecoder(codec)("replace")
         while data:
@@ -129,6 +138,8 @@ def _chunks(stream: BinaryIO) -> Iterator[bytes]:
             data = stream.read(BLOCK_BYTES)
         data = decoder.decode(b"", True).encode()
     while data:
+        if framed and (mark := max(data.rfind(b"\x0b"), data.rfind(b"\x1c"))) >= 0:
+            end.inside = data[mark] == 0x0B
         yield data.translate(hl7v2_split.ONE_FORM)
         data = stream.read(BLOCK_BYTES)
 
@@ -139,7 +150,7 @@ def _pieces(file: SourceFile) -> Iterator[hl7v2_split.Piece | _End]:
     rest, skipping, empty = b"", False, True
     try:
         with open_stream(file.path) as stream:
-            for chunk in _chunks(stream):
+            for chunk in _chunks(stream, end):
                 data = rest + chunk
                 if empty:
                     data = data.lstrip(_LEADING)
@@ -163,6 +174,9 @@ def _pieces(file: SourceFile) -> Iterator[hl7v2_split.Piece | _End]:
         if empty:
             end.status, end.reason = "unreadable", "empty"
         elif not skipping:
+            lost = max(hl7v2_split.border(rest), 0) if end.inside else hl7v2_split.cut(rest)
+            if lost is not None:
+                end.status, end.reason, rest = "truncated", "truncated", rest[:lost]
             yield hl7v2_split.Piece(file.number, rest)
     yield end
 
@@ -216,7 +230,8 @@ def _ended(end: _End, file: _File) -> list[Event]:
         events += [Read(file.number, 1), Rejected(file.number, lost, end.reason)]
         file.messages += 1
     if end.status:
-        events.append(Ended(file.number, end.status, file.declared, end.bytes))
+        status = "truncated" if end.status == "read" and file.opened and not file.closed else end.status  # a batch without trailer
+        events.append(Ended(file.number, status, file.declared, end.bytes))
     return events
 
 

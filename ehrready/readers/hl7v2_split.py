@@ -29,6 +29,8 @@ _PIECE, _REPAIRED = b"\x1e", b"\x1d"  # lines of our own, impossible in data of 
 _STANDARD = re.compile(rb"MSH\|\^~\\&#?(\||$)")
 #: Where a message begins, in one form.
 BORDER = re.compile(rb"(?:^|\r)(?=MSH(?![A-Za-z0-9 \t]))")
+#: A message header in the middle of a line: the carriage return before it was lost.
+_GLUED = re.compile(rb"(?<![\r\xbf])(?=MSH\|\^~\\&)")
 _INDENTED = re.compile(rb"\r[ \t]+(?=MSH(?![A-Za-z0-9 \t]))")
 _BLANK, _MARK, _MESSAGE, _BATCH, _SEGMENT, _OTHER, _CHARSET = range(7)
 _SEPARATORS = "|^~\\&"
@@ -95,6 +97,7 @@ def border(data: bytes) -> int:
 
 def split(pieces: Sequence[Piece], wanted: Collection[str]) -> Block:
     """Split pieces into segments, of which the ``wanted`` ones are kept; never fails, whatever the bytes are."""
+    pieces = [Piece(piece.file, _unglued(piece.data)) for piece in pieces]
     data = _joined(piece.data for piece in pieces)
     try:
         text = strings([data]).cast(pa.large_string())
@@ -148,6 +151,30 @@ def _joined(parts: Iterable[bytes]) -> bytes:
     """Join pieces, each after a line that marks its start; byte order marks and spaces before an MSH go."""
     data = b"\r".join(line for part in parts for line in (_PIECE, part)).replace(b"\r" + _BOM, b"\r")
     return _INDENTED.sub(b"\r", data) if b" MSH" in data or b"\tMSH" in data else data
+
+
+def _unglued(data: bytes) -> bytes:
+    """Put a carriage return before message headers that lack one; the text of a field has its separators escaped."""
+    headers = data.count(b"MSH|^~\\&")
+    if headers <= data.count(b"\rMSH|^~\\&") + data.startswith(b"MSH|^~\\&"):
+        return data
+    return _GLUED.sub(b"\r", data).removeprefix(b"\r")
+
+
+def cut(data: bytes) -> int | None:
+    """Return where the message that a file ends in the middle of begins; None when nothing says that it was cut.
+
+    A file is cut when its last line has no end and is a piece of a segment's name, an MSH that ends before the message
+    type (MSH-9) or an OBX that ends before its status (OBX-11, required since v2.3).  ``data`` is the end of a file
+    in one form.  A cut anywhere else does not show.
+    """
+    start = data.rfind(b"\r") + 1
+    line = data[start:]
+    if re.fullmatch(rb"M|MS|MSH", line) or (line[:3] == b"MSH" and line.count(line[3:4]) < 9):
+        return start
+    if not re.fullmatch(rb"[A-Z][A-Z0-9]{0,2}", line) and not (line[:3] == b"OBX" and line.count(line[3:4]) < 11):
+        return None
+    return max(border(data), 0)
 
 
 def _separates(mark: bytes) -> bool:

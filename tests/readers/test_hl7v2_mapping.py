@@ -126,7 +126,7 @@ def test_observation_columns(tmp_path: Path, con: duckdb.DuckDBPyConnection) -> 
     rows = found.rows('SELECT status, "at", unit, unit_code, excluded FROM observation ORDER BY record')
     assert rows == [
         ("final", "2024-01-02T03:04:00", "mg/dL", "mg/dL", None),
-        ("entered-in-error", "2024-01-02T99:00:00", "milligram", None, "entered-in-error"),
+        ("entered-in-error", "2024010299", "milligram", None, "entered-in-error"),
         ("preliminary", "2024-01-03", "mmol/L", None, None),
     ]
     codings = found.rows("SELECT position, system, version, code, display FROM coding WHERE element = 'observation.code' ORDER BY 1")

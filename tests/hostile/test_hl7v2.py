@@ -1,0 +1,85 @@
+"""HL7v2: every framing counts the same, and 5,000 broken files are read or rejected without a crash."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from ehrready.pipeline import Options, read_profile
+from ehrready.profile import Profile
+from ehrready.readers.base import FileEntry
+from tests.hostile.hl7v2_cases import framings, mutations
+
+MUTATIONS, SEED = 5000, 8
+
+
+@pytest.fixture(scope="module")
+def published(shared: Path) -> list[bytes]:
+    """The published messages that are not huge."""
+    files = sorted((shared / "data" / "hl7v2").rglob("*.hl7"))
+    return [data for path in files if 0 < len(data := path.read_bytes()) < 20_000 and b"MSH" in data]
+
+
+def profile_of(folder: Path, files: list[bytes]) -> tuple[Profile, dict[int, FileEntry]]:
+    """Profile files, which are written into a new folder."""
+    folder.mkdir()
+    for number, data in enumerate(files, 1):
+        (folder / f"{number:05d}.hl7").write_bytes(data)
+    profile, ledger, _ = read_profile([str(folder)], Options(format="hl7v2", threads=2))
+    return profile, ledger.entries
+
+
+def test_every_framing_gives_the_same_profile(published: list[bytes], tmp_path: Path) -> None:
+    forms = [framings(data) for data in published]
+    assert len(forms) > 200
+    found = {}
+    for name in forms[0]:
+        profile, entries = profile_of(tmp_path / name, [form[name] for form in forms])
+        frames = {key: frame for key, frame in profile.frames.items() if key != "ledger"}
+        found[name] = (frames, [(entry.read, entry.reasons) for entry in entries.values()])
+    assert found["cr"][0]["types"]
+    assert [name for name, each in found.items() if each != found["cr"]] == []
+
+
+def test_mutations_are_read_or_rejected(published: list[bytes], tmp_path: Path) -> None:
+    files = list(mutations(published, MUTATIONS, SEED))
+    profile, entries = profile_of(tmp_path / "m", files)
+    assert len(entries) == MUTATIONS
+    # the ledger law itself is asserted by the program: a breach would have raised
+    read, rejected = profile.total("read"), profile.total("rejected")
+    assert read == profile.total("profiled") + rejected == sum(entry.read for entry in entries.values())
+    assert {entry.status for entry in entries.values()} <= {"read", "truncated", "unreadable"}
+    assert 0 < rejected < read / 2
+    assert all(entry.read for entry in entries.values())
+
+
+def test_a_reader_that_crashes_still_keeps_the_law(published: list[bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from ehrready.readers import hl7v2
+
+    def breaks(*arguments: object) -> None:
+        raise RuntimeError("a value of a patient")
+
+    monkeypatch.setattr(hl7v2.hl7v2_sql, "finish", breaks)
+    profile, entries = profile_of(tmp_path / "m", published[:5])
+    assert {entry.status for entry in entries.values()} == {"unreadable"}
+    assert profile.total("read") == profile.total("profiled") + profile.total("rejected")
+
+
+@pytest.mark.parametrize(
+    ("name", "body"),
+    [
+        ("subcomponents", b"OBX|1|ST|1^a^L||" + b"&x" * 200_000),
+        ("field", b"OBX|1|ST|1^a^L||" + b"y" * 5_000_000),
+        ("components", b"OBX|1|CWE|" + b"x^" * 200_000 + b"||1"),
+        ("repetitions", b"PID|1||" + b"A~" * 200_000),
+        ("segments", b"\r".join([b"OBX|1|NM|1^a^L||1"] * 50_000)),
+        ("escapes", b"OBX|1|ST|1^a^L||" + b"\\F\\" * 200_000),
+        ("open-escapes", b"OBX|1|ST|1^a^L||" + b"\\X" * 200_000),
+        ("nul", b"OBX|1|ST|1^a^L||" + b"\x00" * 1_000_000),
+    ],
+)
+def test_extremes(name: str, body: bytes, tmp_path: Path) -> None:
+    head = b"MSH|^~\\&|A|B|||20240102||ORU^R01|1|P|2.5\r"
+    _, entries = profile_of(tmp_path / name, [head + body + b"\r" + head + b"PID|1||P1\r"])
+    assert (entries[1].read, entries[1].rejected, entries[1].status) == (2, 0, "read")
