@@ -79,7 +79,8 @@ class Ledger:
             if entry.status in UNREADABLE and not entry.read:
                 entry.read = 1
                 entry.reasons["unreadable"] = 1
-            if entry.profiled < 0 or (entry.status in {"skipped", "reference"} and entry.read):
+            # of a reference table only what could not be read is counted
+            if entry.profiled < 0 or (entry.status == "skipped" and entry.read) or (entry.status == "reference" and entry.profiled):
                 raise AssertionError(f"ledger law broken in file {number}")
 
     @property

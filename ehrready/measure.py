@@ -41,6 +41,7 @@ def measure(con: duckdb.DuckDBPyConnection, ledger: Ledger, *, name: str = "data
     profile = Profile(name)
     frames = profile.frames
     frames["ledger"] = _ledger(ledger)
+    frames["declared"] = _declared(ledger)
     _sites(con)
     codings.measure(con, frames, store)
     _people(con)
@@ -72,6 +73,18 @@ def _ledger(ledger: Ledger) -> Frame:
         add((entry.format, entry.status, entry.skip), (1, entry.size, entry.read, entry.profiled, 0))
         for reason, n in entry.reasons.items():
             add((entry.format, entry.status, reason), (0, 0, 0, 0, n))
+    return frame
+
+
+def _declared(ledger: Ledger) -> Frame:
+    """Add up by format what files declare to hold and what was read of them."""
+    frame: Frame = {}
+    for entry in ledger.entries.values():
+        if entry.declared is not None and entry.status != "reference":
+            lacking, beyond = max(entry.declared - entry.read, 0), max(entry.read - entry.declared, 0)
+            values = (1, entry.declared, entry.read, lacking, beyond)
+            key = (entry.format,)
+            frame[key] = tuple((a or 0) + b for a, b in zip(frame.get(key, (0,) * 5), values, strict=True))
     return frame
 
 

@@ -27,6 +27,8 @@ Frame = dict[Key, Values]
 #: distinct patients; ``n2`` and ``n_of`` are the sums over patients of n² and n·of (design effect).
 FRAMES: dict[str, tuple[Key, Key]] = {
     "ledger": (("format", "status", "reason"), ("files", "bytes", "read", "profiled", "rejected")),
+    # files with a declared count (Bulk Data manifest, BTS/FTS, Parquet footer): read of them, lacking and beyond it
+    "declared": (("format",), ("files", "declared", "read", "lacking", "beyond")),
     "patients": (("group", "value"), ("patients",)),
     "types": (("format", "type"), ("n",)),
     "volume": (("table", "month"), ("n", "patients")),

@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from ehrready.errors import SourceError, UsageError
+from ehrready.readers import bulk_manifest
 from ehrready.readers.base import Reader, SourceFile
 from ehrready.readers.blocks import head
 
@@ -88,7 +89,7 @@ def recognise(paths: Sequence[Path], readers: Sequence[Reader], *, wanted: str =
             files.append(file)
             continue
         files.append(_recognise(file, start, readers, wanted))
-    return files
+    return bulk_manifest.declare(files)
 
 
 def _recognise(file: SourceFile, start: bytes, readers: Sequence[Reader], wanted: str) -> SourceFile:

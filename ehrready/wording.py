@@ -13,6 +13,7 @@ DEFECTS: dict[str, str] = {
     "null-token": "hold a null token such as UNK or N/A",
     "text-only": "have text but no code",
     "rejected": "could not be read",
+    "not-as-declared": "are lacking, or more, than the files declare",
     "free-text": "have words where a code belongs",
     "malformed": "break the grammar or check digit of their code system",
     "repairable": "are written in another form than the code system's (case, dot, padding)",

@@ -18,8 +18,9 @@ SYSTEM_DEFECTS = ("swapped", "flavour", "local", "unknown-uri", "missing-system"
 def ingest_accounted(profile: Profile) -> list[Outcome]:
     """Could every record be read?
 
-    Numerator: records rejected, with their reasons in the ledger (`rejected`).
-    Denominator: records read (profiled + rejected).
+    Numerator: records rejected, with their reasons in the ledger (`rejected`); where files declare how many records
+    they hold (Bulk Data manifest, BTS/FTS, Parquet footer), records that are lacking or beyond that (`not-as-declared`).
+    Denominator: records read (profiled + rejected); records declared or read, whichever is more.
     """
     read = profile.total("read")
     if not read:
@@ -28,7 +29,14 @@ def ingest_accounted(profile: Profile) -> list[Outcome]:
     for (_, _, reason), values in profile.rows("ledger"):
         reasons[reason] += values[4] or 0
     detail = ", ".join(f"{reason} {n}" for reason, n in sorted(reasons.items()) if n)
-    return [Outcome("rejected", profile.total("rejected"), read, detail=detail)]
+    found = [Outcome("rejected", profile.total("rejected"), read, detail=detail)]
+    rows = list(profile.frames["declared"].values())
+    if rows:
+        lacking, beyond = (sum(values[column] or 0 for values in rows) for column in (3, 4))
+        of = sum(max(values[1] or 0, values[2] or 0) for values in rows)
+        detail = f"{lacking} lacking, {beyond} beyond the declared counts"
+        found += [Outcome("not-as-declared", lacking + beyond, of, detail=detail)] if of else []
+    return found
 
 
 @check("conformance")

@@ -193,8 +193,12 @@ class _Reading:
                     header(_head(file.path))
             except DamagedError as error:
                 yield from _unreadable(file, error.reason)
-            else:
-                yield Ended(file.number, "reference")
+                continue
+            staged = self._lookups.staged.get(file.number)
+            for reason, (first, n) in staged.rejected.items() if staged else ():
+                yield Read(file.number, n)
+                yield Rejected(file.number, first, reason, n)
+            yield Ended(file.number, "truncated" if staged and staged.status == "truncated" else "reference")
 
     def _table(self, table: str, files: Sequence[SourceFile]) -> Iterator[Event]:
         """Load the files of one table, those of one schema together."""

@@ -13,7 +13,7 @@ import duckdb
 
 from ehrready.readers.base import SourceFile
 from ehrready.readers.tabular_columns import id_of, text_of
-from ehrready.readers.tabular_csv import stage
+from ehrready.readers.tabular_csv import Staged, stage
 from ehrready.readers.tabular_files import (
     STAGE,
     DamagedError,
@@ -44,6 +44,8 @@ class Lookups:
         self._mapping, self._con, self._sandbox, self._folder = mapping, con, sandbox, folder
         self._joined: dict[tuple[Rule, str], str] = {}
         self.broken: dict[int, str] = {}
+        #: delimited lookup files by number: what was read of them, bad rows included
+        self.staged: dict[int, Staged] = {}
 
     @contextlib.contextmanager
     def opened(self, tables: Mapping[str, Sequence[SourceFile]]) -> Iterator[None]:
@@ -103,7 +105,8 @@ class Lookups:
         if has_parquet_bytes(file.path):
             footer(file.path)
             return parquet_relation(self._con, self._sandbox, [file])
-        return stage(self._con, file.path, file.number, self._folder).relation
+        self.staged[file.number] = stage(self._con, file.path, file.number, self._folder)
+        return self.staged[file.number].relation
 
     def _join(self, rule: Rule, table: str, pairs: Sequence[tuple[str, str]], files: Sequence[SourceFile]) -> None:
         """Make the temp table of a joined lookup: one row a key, so that no record is ever doubled."""
