@@ -30,6 +30,9 @@ BATCH_ROWS = 8192
 MAX_RATIO = 1000
 #: ... once it has expanded beyond this size.
 MAX_RATIO_FLOOR = 256 * 1024 * 1024
+#: Bytes of the longest line and of the longest document (decompressed) that are read.
+LONGEST_LINE = 256 * 1024 * 1024
+LONGEST_DOCUMENT = 1024 * 1024 * 1024
 
 _BOM = b"\xef\xbb\xbf"
 #: What reading a damaged compressed stream raises.
@@ -38,6 +41,10 @@ STREAM_ERRORS = (OSError, EOFError, zlib.error, ValueError)
 
 class TooLarge(ValueError):
     """A compressed stream expands beyond ``MAX_RATIO``."""
+
+
+class TooLong(Exception):
+    """A document is longer than ``LONGEST_DOCUMENT``."""
 
 
 class _Bounded(io.RawIOBase):
@@ -66,7 +73,7 @@ class _Bounded(io.RawIOBase):
             self._seen += len(data)
             if self._seen > self._limit:
                 self._error = TooLarge()
-        if not parts and self._error is not None:
+        if self._error is not None and (size < 0 or not parts):  # who asked for everything must hear that it is not
             raise self._error
         return b"".join(parts)
 
@@ -221,7 +228,7 @@ class Blocks:
         """Yield the lines of line-delimited files; blank lines are no records."""
         for file in files:
             events: list[Read | Rejected | Ended] = []
-            seen, line, rest = False, 1, b""
+            seen, line, rest, skipping = False, 1, b"", False
             status, size = "read", None
             try:
                 with open_stream(file.path) as stream:
@@ -232,7 +239,16 @@ class Blocks:
                         seen = seen or bool(data.strip())
                         if not data and rest.strip():
                             self.unfinished[file.number] = line
-                        block, rest = _cut(rest + data) if data else (rest, b"")
+                        end = not data
+                        if skipping and not end:  # what is left of a line that is too long
+                            _, found, data = data.partition(b"\n")
+                            skipping, line = not found, line + len(found)
+                        block, rest = (rest, b"") if end else _cut(rest + data)
+                        if len(rest) > LONGEST_LINE:
+                            events += [Read(file.number, 1), Rejected(file.number, line + block.count(b"\n"), "too-large")]
+                            rest, skipping = b"", True
+                        elif skipping:
+                            rest = b""
                         if block:
                             self._push(file.number, line, block, events)
                             line += block.count(b"\n")
@@ -240,7 +256,7 @@ class Blocks:
                         events = []
                         if (table := self._flush(BLOCK_BYTES)) is not None:
                             yield table
-                        if not data:
+                        if end:
                             size = consumed(stream)
                             break
             except STREAM_ERRORS as error:
@@ -260,9 +276,15 @@ class Blocks:
             status, size = "read", None
             try:
                 with open_stream(file.path) as stream:
-                    data = stream.read().removeprefix(_BOM)
+                    data = stream.read(LONGEST_DOCUMENT + 1).removeprefix(_BOM)
+                    more = stream.read(1)  # a broken stream says so to who reads on
                     size = consumed(stream)
+                if more:
+                    raise TooLong
                 data.decode("utf-8")
+            except TooLong:
+                events += [Read(file.number, 1), Rejected(file.number, 1, "too-large")]
+                status = "unreadable"
             except UnicodeDecodeError:
                 events += [Read(file.number, 1), Rejected(file.number, 1, "encoding")]
                 status = "unreadable"

@@ -90,7 +90,9 @@ class Hl7v2Reader:
         A file named so is claimed whatever it holds, except XML and JSON: then it is rejected and not skipped.
         """
         start = head.translate(hl7v2_split.ONE_FORM).lstrip(_LEADING)
-        if _START.match(start) or _wide(head):
+        codec = _wide(head)
+        wide = head[: len(head) // 2 * 2].decode(codec, "replace").lstrip("\ufeff\r\n\t \x0b").encode() if codec else b""
+        if _START.match(start) or _START.match(wide):
             return "messages"
         return "messages" if _SUFFIX.search(path.name) and start[:1] not in (b"<", b"{", b"[") else ""
 

@@ -209,7 +209,7 @@ class _Reading:
             try:
                 if has_parquet_bytes(file.path):
                     rows, arrow = footer(file.path)
-                    key = "\n".join(f"{field.name} {field.type}" for field in arrow)
+                    key = "parquet\n" + "\n".join(f"{field.name} {field.type}" for field in arrow)
             except DamagedError as error:
                 yield from self._parquet(table, group)
                 group = []
@@ -239,7 +239,7 @@ class _Reading:
         yield Read(file.number, staged.read)
         for reason, (first, n) in staged.rejected.items():
             yield Rejected(file.number, first, reason, n)
-        yield Ended(file.number, staged.status)
+        yield Ended(file.number, staged.status, bytes=staged.bytes)
 
     def _parquet(self, table: str, files: Sequence[tuple[SourceFile, int]]) -> Iterator[Event]:
         """Load Parquet files of one schema, each with its footer's row count.

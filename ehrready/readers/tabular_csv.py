@@ -22,7 +22,7 @@ import numpy as np
 import pyarrow as pa
 
 from ehrready.engines.duckdb import quote
-from ehrready.readers.blocks import STREAM_ERRORS, TooLarge, open_stream
+from ehrready.readers.blocks import STREAM_ERRORS, TooLarge, consumed, open_stream
 from ehrready.readers.tabular_files import (
     STAGE,
     Column,
@@ -55,6 +55,7 @@ class Staged:
     relation: Relation
     read: int
     status: str = "read"
+    bytes: int | None = None  # read of the file on disk
     rejected: dict[str, tuple[int, int]] = field(default_factory=dict)
 
     def reject(self, position: int, reason: str) -> None:
@@ -74,6 +75,7 @@ class _Text:
     bad: bool = False  # some line is not UTF-8
     cut: bool = False  # the compressed stream ended early
     ends: bool = True  # the last line has its line end
+    bytes: int | None = None  # read of the file on disk
 
     def look(self, lines: bytes) -> None:
         """Take note of whole lines."""
@@ -121,6 +123,7 @@ def stage(con: duckdb.DuckDBPyConnection, path: Path, number: int, folder: Path,
     finally:
         if text.path != path:
             text.path.unlink(missing_ok=True)
+    staged.bytes = text.bytes
     if text.cut:
         staged.status = "truncated"
         staged.read += 1
@@ -160,6 +163,7 @@ def _prepare(path: Path, folder: Path) -> _Text:
                         text.cut = True
                         out.truncate(out.tell() - len(rest))
                         break
+                text.bytes = None if text.cut else consumed(stream)
                 if rest and not text.cut:
                     text.look(rest)
                     text.ends = False
