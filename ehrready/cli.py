@@ -371,6 +371,7 @@ def progress_bar() -> Iterator[Any]:
 
 def main() -> None:
     """Run the command line and turn every outcome into an exit code; never a traceback, never a value."""
+    _no_core_dumps()
     signal.signal(signal.SIGTERM, lambda *_: (_ for _ in ()).throw(_Terminated()))
     try:
         code = app(standalone_mode=False)
@@ -391,6 +392,14 @@ def main() -> None:
         place = _place(error)
         _say(f"ehrready: internal error ({type(error).__name__} at {place}); no value of the data is shown: please report this line")
         sys.exit(Exit.INTERNAL)
+
+
+def _no_core_dumps() -> None:
+    """Switch core dumps off: one would hold patients' records (POSIX only; elsewhere there are none by default)."""
+    with contextlib.suppress(ImportError, OSError, ValueError):
+        import resource
+
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 
 
 class _Terminated(BaseException):

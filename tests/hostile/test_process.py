@@ -1,0 +1,185 @@
+"""Killed, interrupted, out of disk, without network: whole files or none, one sentence, the same bytes again."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import random
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+PROJECT = Path(__file__).parents[2]
+ENV = os.environ | {"PYTHONPATH": str(PROJECT)}
+
+
+def command(*arguments: str | Path) -> list[str]:
+    return [sys.executable, "-m", "ehrready", *map(str, arguments)]
+
+
+def run(*arguments: str | Path, limit: Callable[[], None] | None = None, **env: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(command(*arguments), capture_output=True, text=True, check=False, env=ENV | env, preexec_fn=limit)  # noqa: PLW1509
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small export and its scorecard."""
+    folder = tmp_path_factory.mktemp("process")
+    lines = [json.dumps({"resourceType": "Observation", "id": f"o{i}", "status": "final", "valueString": "x"}) for i in range(300)]
+    (folder / "o.ndjson").write_text("\n".join(lines) + "\n")
+    assert run("check", folder / "o.ndjson", "--json", folder / "card.json", "--html", folder / "card.html").returncode in {0, 1, 3}
+    return folder
+
+
+def test_kill_at_50_instants_leaves_old_or_new_files(data: Path, tmp_path: Path) -> None:
+    rng = random.Random(8)
+    new = {"json": (data / "card.json").read_bytes(), "html": (data / "card.html").read_bytes()}
+    old = {"json": b"old json", "html": b"old html"}
+    jobs = [["render", data / "card.json"], ["check", data / "o.ndjson"]]
+    spent = []
+    for job in jobs:
+        started = time.monotonic()
+        run(*job, "--json", tmp_path / "x.json", "--html", tmp_path / "x.html", TMPDIR=str(tmp_path))
+        spent.append(time.monotonic() - started)
+    outcomes = set()
+    for number in range(50):
+        job = number % 2
+        for kind, content in old.items():
+            (tmp_path / f"r.{kind}").write_bytes(content)
+        process = subprocess.Popen(
+            command(*jobs[job], "--json", tmp_path / "r.json", "--html", tmp_path / "r.html"),
+            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=ENV | {"TMPDIR": str(tmp_path)},
+        )  # fmt: skip
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(spent[job] * rng.uniform(0.2, 1.05))
+        process.kill()
+        process.wait()
+        for kind in old:
+            found = (tmp_path / f"r.{kind}").read_bytes()
+            assert found in (old[kind], new[kind]), f"{kind} is neither the old nor the new file after kill {number}"
+            outcomes.add(found == new[kind])
+    assert outcomes == {True, False}  # the instants fell on both sides of the writing
+    run("check", data / "o.ndjson", TMPDIR=str(tmp_path))
+    assert list(tmp_path.glob("ehrready-*")) == []  # swept by the next run
+
+
+def test_sigint_is_130_and_sigterm_143(data: Path, tmp_path: Path) -> None:
+    fifo = tmp_path / "started"
+    for sent, code in ((signal.SIGINT, 130), (signal.SIGTERM, 143)):
+        fifo.unlink(missing_ok=True)
+        program = (
+            "import sys,os,pathlib,time\nfrom ehrready import cli, measure\n"
+            f"def slow(*a, **k):\n    pathlib.Path({str(fifo)!r}).touch()\n    time.sleep(60)\n"
+            "measure.measure = slow\nsys.argv = ['ehrready', 'check', *sys.argv[1:]]\ncli.main()\n"
+        )
+        (tmp_path / "old.json").write_text("old")
+        process = subprocess.Popen(
+            [sys.executable, "-c", program, str(data / "o.ndjson"), "--json", str(tmp_path / "old.json")],
+            stderr=subprocess.PIPE, text=True, env=ENV | {"TMPDIR": str(tmp_path)},
+        )  # fmt: skip
+        deadline = time.monotonic() + 60
+        while not fifo.exists() and time.monotonic() < deadline:
+            time.sleep(0.05)
+        (folder,) = tmp_path.glob("ehrready-*")
+        assert folder.stat().st_mode & 0o777 == 0o700
+        process.send_signal(sent)
+        _, stderr = process.communicate(timeout=60)
+        assert process.returncode == code
+        assert "Traceback" not in stderr
+        assert (tmp_path / "old.json").read_text() == "old"
+        assert list(tmp_path.glob("ehrready-*")) == []
+
+
+def test_a_full_disk_is_one_sentence_and_the_old_report_stays(data: Path, tmp_path: Path) -> None:
+    report = tmp_path / "r.html"
+    report.write_text("old")
+
+    def limit() -> None:
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (2000, 2000))
+
+    done = run("render", data / "card.json", "--html", report, limit=limit)
+    assert done.returncode == 3
+    assert done.stderr.strip().splitlines()[-1].endswith("the disk is full or the file too large; nothing was changed")
+    assert report.read_text() == "old"
+    assert [path.name for path in tmp_path.iterdir()] == ["r.html"]
+
+
+def test_a_full_disk_while_reading_is_one_sentence(data: Path, tmp_path: Path) -> None:
+    def limit() -> None:
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (5000, 5000))
+
+    done = run("check", data / "o.ndjson", "--json", tmp_path / "c.json", limit=limit, TMPDIR=str(tmp_path))
+    assert done.returncode == 3
+    assert "Traceback" not in done.stderr
+    assert "disk" in done.stderr
+    assert not (tmp_path / "c.json").exists()
+
+
+def test_dev_full_is_one_sentence(data: Path) -> None:
+    for arguments in (["--html", "/dev/full"], ["--json", "/dev/full"]):
+        done = run("render", data / "card.json", *arguments)
+        assert done.returncode == 3
+        assert "disk is full" in done.stderr
+    with Path("/dev/full").open("wb") as full:
+        piped = subprocess.run(command("render", data / "card.json", "--json", "-"), stdout=full, stderr=subprocess.PIPE, text=True, check=False, env=ENV)
+    assert piped.returncode == 3
+    assert "Traceback" not in piped.stderr
+
+
+def test_a_reader_that_closes_the_pipe_is_no_traceback(data: Path) -> None:
+    done = subprocess.run(
+        ["/bin/sh", "-c", f"{' '.join(command('render', data / 'card.json', '--json', '-'))} | head -c 10"],
+        capture_output=True, text=True, check=False, env=ENV,
+    )  # fmt: skip
+    assert "Traceback" not in done.stderr
+    assert "Exception" not in done.stderr
+
+
+def test_the_same_input_gives_the_same_bytes(data: Path, tmp_path: Path) -> None:
+    for number in range(2):
+        run("check", data / "o.ndjson", "--json", tmp_path / f"{number}.json", "--html", tmp_path / f"{number}.html", PYTHONHASHSEED=str(number))
+    for kind in ("json", "html"):
+        assert (tmp_path / f"0.{kind}").read_bytes() == (tmp_path / f"1.{kind}").read_bytes() == (data / f"card.{kind}").read_bytes()
+
+
+def test_no_network(data: Path, tmp_path: Path) -> None:
+    arguments = command("check", data / "o.ndjson", "--json", tmp_path / "c.json")
+    if shutil.which("unshare") and subprocess.run(["unshare", "-rn", "true"], capture_output=True, check=False).returncode == 0:
+        done = subprocess.run(["unshare", "-rn", *arguments], capture_output=True, text=True, check=False, env=ENV)
+        assert done.returncode in {0, 1, 3}
+        assert (tmp_path / "c.json").read_bytes() == (data / "card.json").read_bytes()
+    hook = (
+        "import sys\n"
+        "def no(event, arguments):\n"
+        "    if event.startswith('socket.') and event != 'socket.__new__': raise SystemExit(99)\n"
+        "sys.addaudithook(no)\nfrom ehrready import cli\nsys.argv = ['ehrready', *sys.argv[1:]]\ncli.main()\n"
+    )
+    done = subprocess.run([sys.executable, "-c", hook, *arguments[3:]], capture_output=True, text=True, check=False, env=ENV)
+    assert done.returncode in {0, 1, 3}, done.stderr
+
+
+def test_core_dumps_are_off() -> None:
+    program = "import resource, sys\nfrom ehrready import cli\nsys.argv = ['ehrready', '--version']\ntry:\n    cli.main()\nexcept SystemExit:\n    print(resource.getrlimit(resource.RLIMIT_CORE))\n"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, env=ENV)
+    assert done.stdout.splitlines()[-1] == "(0, 0)"
+
+
+def test_stale_folders_are_swept_and_living_ones_stay(data: Path, tmp_path: Path) -> None:
+    dead = subprocess.Popen(["true"])
+    dead.wait()
+    stale, alive = tmp_path / f"ehrready-{dead.pid}-x", tmp_path / f"ehrready-{os.getpid()}-x"
+    stale.mkdir()
+    (stale / "tables.duckdb").write_text("rows")
+    alive.mkdir()
+    run("check", data / "o.ndjson", TMPDIR=str(tmp_path))
+    assert [path.name for path in tmp_path.glob("ehrready-*")] == [alive.name]
