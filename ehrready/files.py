@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import sys
 import tempfile
 from pathlib import Path
 
 from ehrready.errors import SourceError, UsageError
+
+_FULL = {errno.ENOSPC, errno.EFBIG, errno.EDQUOT}
 
 
 def write(target: str, data: bytes, *, mode: int = 0o644) -> None:
@@ -17,8 +20,15 @@ def write(target: str, data: bytes, *, mode: int = 0o644) -> None:
     Raises UsageError when the place cannot be written, SourceError when the disk is full; an old file stays intact.
     """
     if target == "-":
-        sys.stdout.buffer.write(data)
-        sys.stdout.buffer.flush()
+        try:
+            sys.stdout.buffer.write(data)
+            sys.stdout.buffer.flush()
+        except OSError as error:
+            with contextlib.suppress(OSError):  # what is still buffered must not fail once more when Python ends
+                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            if error.errno in _FULL:
+                raise SourceError("an output could not be written: the disk is full or the file too large; stdout is cut") from None
+            raise UsageError("an output could not be written: stdout was closed by its reader") from None
         return
     path = Path(target)
     temporary = None
@@ -38,6 +48,6 @@ def write(target: str, data: bytes, *, mode: int = 0o644) -> None:
         if temporary:
             with contextlib.suppress(OSError):
                 Path(temporary).unlink()
-        if error.errno in {28, 27, 122}:  # ENOSPC, EFBIG, EDQUOT
+        if error.errno in _FULL:
             raise SourceError("an output could not be written: the disk is full or the file too large; nothing was changed") from None
         raise UsageError("an output could not be written: check the folder and its permissions") from None

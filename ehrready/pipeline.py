@@ -87,7 +87,11 @@ def _read(reader: Reader, files: Sequence[SourceFile], con: Any, ledger: Ledger,
                 progress(f"reading {reader.format}", done, len(files))
     except (EhrreadyError, MemoryError):
         raise
-    except Exception:  # noqa: BLE001 - its text may quote data; files that never ended are unreadable in the ledger
+    except Exception as error:  # noqa: BLE001 - its text may quote data; files that never ended are unreadable in the ledger
+        from ehrready.engines.duckdb import is_full
+
+        if is_full(error):
+            raise  # no fault of the files
         ledger.crashed(reader.format)
         for file in files:
             ledger.add(Ended(file.number, "unreadable"))

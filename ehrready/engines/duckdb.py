@@ -16,10 +16,12 @@ from pathlib import Path
 
 import duckdb
 
-from ehrready.errors import UsageError
+from ehrready.errors import SourceError, UsageError
 from ehrready.tables import ABSENT, ALL, ddl
 
 _PREFIX = "ehrready-"
+#: What to do when the engine cannot write its temporary files.
+NO_ROOM = "the temporary folder cannot be written or its disk is full: set TMPDIR to a place with room for the export"
 _STALE_SECONDS = 7 * 24 * 3600
 
 
@@ -53,6 +55,12 @@ CREATE MACRO null_token(v) AS upper(trim(v, e' \\t\\r\\n""')) IN
 """
 
 
+def is_full(error: BaseException) -> bool:
+    """Whether the engine failed because it could not write (its text is looked at, never shown)."""
+    words = ("could not write", "no space left", "file too large", "disk quota", "failed to offload", "could not truncate")
+    return isinstance(error, duckdb.Error) and any(word in str(error).lower() for word in words)
+
+
 def sweep(root: Path) -> None:
     """Remove temporary folders that earlier runs left behind and whose process is gone."""
     for folder in root.glob(f"{_PREFIX}*"):
@@ -68,6 +76,8 @@ def sweep(root: Path) -> None:
 def _connect(path: str, config: dict[str, str | bool | int | float | list[str]]) -> duckdb.DuckDBPyConnection:
     try:
         return duckdb.connect(path, config=config)
+    except duckdb.IOException:
+        raise SourceError(NO_ROOM) from None
     except (duckdb.InvalidInputException, duckdb.ParserException):
         raise UsageError("--memory must be a size such as 4GB or 512MB, --threads a whole number") from None
 
@@ -99,6 +109,10 @@ def open_engine(*, memory: str = "4GB", threads: int | None = None) -> Iterator[
             for name in ALL:
                 con.execute(ddl(name))
             yield con
+        except duckdb.Error as error:
+            if is_full(error):
+                raise SourceError(NO_ROOM) from None
+            raise
         finally:
             con.close()
     finally:
