@@ -8,7 +8,7 @@ EDITABLE := $(PIP) --no-deps --no-build-isolation --editable .
 COMPILE := uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
 	--no-emit-find-links --custom-compile-command 'make lock'
 
-.PHONY: help demo test lint format types wheel docs check lock clean
+.PHONY: help demo test lint format types wheel docs fuzz audit check lock clean
 .DELETE_ON_ERROR:
 
 help: ## list the targets
@@ -36,6 +36,13 @@ wheel: .venv/.dev ## the slow tests: the wheel, installed into an empty environm
 
 docs: .venv/.dev ## only the tests that compare the documentation with the program
 	$(BIN)/pytest -k docs
+
+SECONDS ?= 600
+fuzz: .venv/.dev ## the fuzzers of tests/hostile for SECONDS (default: ten minutes)
+	$(BIN)/python -m tests.hostile.fuzz --seconds $(SECONDS)
+
+audit: .venv/.dev ## known vulnerabilities of the locks, and build/sbom.cdx.json
+	$(BIN)/python scripts/supply_chain.py
 
 check: test lint types wheel ## all that .ci/run checks
 

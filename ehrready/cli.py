@@ -173,12 +173,10 @@ def render(
     json: Json = None,
 ) -> None:
     """Write any output again from a saved scorecard."""
+    from ehrready import files
     from ehrready.scorecard import Scorecard
 
-    try:
-        data = Path(scorecard).read_bytes()
-    except OSError:
-        raise UsageError(f"scorecard {Path(scorecard).name}: cannot be read") from None
+    data = files.read(scorecard, f"scorecard {Path(scorecard).name}")
     card = Scorecard.from_json(data, place=f"scorecard {Path(scorecard).name}")
     _print(card, _write(card, {"html": html, "json": json}))
 
@@ -272,7 +270,10 @@ def _console() -> Console:
 
 
 def _say(text: str) -> None:
-    typer.echo(text, err=True)
+    """Print one line for people on stderr; names of files and options may hold what a terminal would obey."""
+    from ehrready.reporters.console import plain
+
+    typer.echo(plain(text), err=True)
 
 
 def _settings() -> dict[str, Any]:

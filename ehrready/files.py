@@ -12,6 +12,19 @@ from pathlib import Path
 from ehrready.errors import SourceError, UsageError
 
 _FULL = {errno.ENOSPC, errno.EFBIG, errno.EDQUOT}
+#: Bytes of the largest profile or scorecard that is read.
+LARGEST = 1 << 30
+
+
+def read(path: str, what: str) -> bytes:
+    """Return a saved document; raises UsageError when it cannot be read, is no regular file or is larger than LARGEST."""
+    place = Path(path)
+    try:
+        if place.is_file() and place.stat().st_size <= LARGEST:
+            return place.read_bytes()
+    except (OSError, ValueError):
+        pass
+    raise UsageError(f"{what}: cannot be read, is no regular file or is larger than 1 GB")
 
 
 def write(target: str, data: bytes, *, mode: int = 0o644) -> None:

@@ -87,7 +87,7 @@ def _read(reader: Reader, files: Sequence[SourceFile], con: Any, ledger: Ledger,
                 progress(f"reading {reader.format}", done, len(files))
     except (EhrreadyError, MemoryError):
         raise
-    except Exception as error:  # noqa: BLE001 - its text may quote data; files that never ended are unreadable in the ledger
+    except Exception as error:
         from ehrready.engines.duckdb import is_full
 
         if is_full(error):
@@ -119,11 +119,15 @@ def judge(
 
 def load_profile(path: str) -> tuple[Profile, str]:
     """Read a saved profile and its SHA-256; raises UsageError when it is not one."""
-    try:
-        data = Path(path).read_bytes()
-    except OSError:
-        raise UsageError(f"profile {Path(path).name}: cannot be read; make one with: ehrready profile SOURCE -o FILE") from None
-    return Profile.from_json(data, place=f"profile {Path(path).name}"), hashlib.sha256(data).hexdigest()
+    from ehrready import files
+    from ehrready.profile_checks import impossible
+
+    place = f"profile {Path(path).name}"
+    data = files.read(path, place)
+    profile = Profile.from_json(data, place=place)
+    if problems := impossible(profile.frames, place):
+        raise UsageError(*problems)
+    return profile, hashlib.sha256(data).hexdigest()
 
 
 def check(sources: Sequence[str], against: str | None, options: Options) -> tuple[Scorecard, list[SourceFile]]:

@@ -160,7 +160,11 @@ class Profile:
                 if not _is_row(row, len(keys), len(values)):
                     problems.append(f"{place}: frame {name}, row {number}: expected {len(keys)} texts and {len(values)} counts")
                     break
-                frames[name][tuple(row[: len(keys)])] = tuple(row[len(keys) :])
+                key = tuple(row[: len(keys)])
+                if key in frames[name]:
+                    problems.append(f"{place}: frame {name}, row {number}: its key stands there twice")
+                    break
+                frames[name][key] = tuple(row[len(keys) :])
         elements, name, internal = document.get("source_elements"), document.get("name"), document.get("internal")
         if not isinstance(given, dict) or not isinstance(elements, dict) or not isinstance(name, str) or not isinstance(internal, bool):
             problems.append(f"{place}: name, internal, source_elements or frames is missing or of another type")

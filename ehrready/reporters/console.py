@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from rich.markup import escape
+from rich.markup import escape as _escape
 from rich.table import Table
 
 if TYPE_CHECKING:
@@ -22,6 +23,20 @@ _VERDICTS = {
 _RANK = {"error": 0, "fail": 1, "warn": 2}
 _SEVERITY = {"error": 0, "warning": 1, "info": 2}
 _STYLE = {"error": "magenta", "fail": "red", "warn": "yellow"}
+
+
+#: Control characters and those that turn the direction of text: a terminal would obey them.
+_CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]")
+
+
+def plain(text: str) -> str:
+    """Return text that a terminal and a CI log only show: no control characters, no workflow command (``::name::``)."""
+    return _CONTROL.sub(" ", text).replace("::", ": :")
+
+
+def escape(text: str) -> str:
+    """Return plain text (:func:`plain`) that Rich takes for no markup."""
+    return _escape(plain(text))
 
 
 def worst(findings: Sequence[Mapping[str, Any]], most: int | None = None) -> list[Mapping[str, Any]]:
@@ -44,7 +59,7 @@ def render(scorecard: Scorecard, console: Console, outputs: Sequence[str] = ()) 
     period = " to ".join(dict.fromkeys(m for m in subject["period"].values() if m))
     console.print(
         f"  {records['read']:,} records read, {records['profiled']:,} profiled, {records['rejected']:,} rejected; {patients} patients"
-        f"{'; ' + period if period else ''}; {', '.join(subject['formats']) or 'no data'}"
+        f"{'; ' + escape(period) if period else ''}; {escape(', '.join(subject['formats'])) or 'no data'}"
     )
     for reason in d["verdict_reasons"]:
         console.print(f"  {escape(reason)}")
@@ -68,6 +83,6 @@ def render(scorecard: Scorecard, console: Console, outputs: Sequence[str] = ()) 
             f"{reason} {n:,}" + (f" (first at {row['first_at'][reason]:,})" if row["first_at"].get(reason) else "")
             for reason, n in row["reasons"].items()
         )
-        console.print(f"  rejected in {escape(row['file'])} ({row['status']}): {escape(reasons)}")
+        console.print(f"  rejected in {escape(row['file'])} ({escape(row['status'])}): {escape(reasons)}")
     for path in outputs:
         console.print(f"wrote {escape(path)}", soft_wrap=True)

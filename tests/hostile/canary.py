@@ -113,7 +113,9 @@ def hl7v2(folder: Path, mint: Mint, messages: int = 40) -> Path:
     found = []
     for i in range(messages):
         c = (lambda place: mint(f"hl7v2 {place}")) if i < 3 else (lambda place: f"{MARK}0000q")
-        fields = {name: "|".join(c(f"{name}-{n}") for n in range(1, count)) for name, count in {"NK1": 30, "IN1": 40, "GT1": 20, "ZQX": 9}.items()}
+        fields = {
+            name: "|".join(c(f"{name}-{n}") for n in range(1, count)) for name, count in {"NK1": 30, "IN1": 40, "GT1": 20, "ZQX": 9}.items()
+        }
         found.append("\r".join([
             f"MSH|^~\\&|{c('MSH-3')}|{c('MSH-4')}|{c('MSH-5')}|{c('MSH-6')}|20240305||ORU^R01|{c('MSH-10')}|P|2.5|{c('MSH-13')}",
             f"PID|1|{c('PID-2')}|{c('PID-3')}^^^{c('PID-3.4')}|{c('PID-4')}|{c('PID-5')}^{c('PID-5.2')}|{c('PID-6')}|"
@@ -145,9 +147,15 @@ def tables(folder: Path, mint: Mint, rows: int = 40) -> Path:
     note = {"note_id": ids, "person_id": ids, "note_date": ["2024-03-05"] * rows, "note_title": t("title"), "note_text": t("note")}
     concept = {"concept_id": [1, 2], "concept_name": [mint("concept"), "x"], "vocabulary_id": [mint("vocabulary"), "LOINC"],
                "concept_code": [mint("concept code"), mint("loinc code")]}  # fmt: skip
-    for name, columns in {"person": person, "condition_occurrence": condition, "note": note, "concept": concept, mint("table"): {mint("only"): t("x")}}.items():
+    for name, columns in {
+        "person": person,
+        "condition_occurrence": condition,
+        "note": note,
+        "concept": concept,
+        mint("table"): {mint("only"): t("x")},
+    }.items():
         pq.write_table(pa.table(columns), folder / f"{name}.parquet")
-    (folder / f"{mint('csv file')}.csv").write_text(f"{mint('header')},b\n{mint('cell')},1\n{mint('bad')},1,2,3\n\"{mint('open')}\n")
+    (folder / f"{mint('csv file')}.csv").write_text(f'{mint("header")},b\n{mint("cell")},1\n{mint("bad")},1,2,3\n"{mint("open")}\n')
     (folder / "drug_exposure.parquet").write_bytes(b"PAR1" + mint("broken").encode() + b"PAR1")
     return folder
 

@@ -11,7 +11,6 @@ import json
 import random
 from collections.abc import Iterator
 
-
 Document = tuple[str, bytes, str]
 
 RESOURCE = {"resourceType": "Observation", "id": "hostile", "status": "final", "subject": {"reference": "Patient/p1"}}
@@ -226,8 +225,6 @@ DEEP = {
     "mixed": (b'[{"a":', b"null", b"}]"),
     "spread": (b'{"b":[1],"a":', b"1", b',"c":{}}'),
 }
-
-
 
 
 def oracle(line: bytes) -> bool:

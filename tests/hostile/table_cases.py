@@ -40,7 +40,7 @@ def nested(rows: int = 20) -> pa.Table:
             "structs": pa.array([{"a": {"b": i, "c": None}} for i in range(rows)]),
             "maps": pa.array([[("k", i)] for i in range(rows)], pa.map_(pa.string(), pa.int64())),
             "decimals": pa.array([Decimal("1.5")] * rows, pa.decimal128(38, 10)),
-            "times": pa.array([i for i in range(rows)], pa.timestamp("ns")),
+            "times": pa.array(list(range(rows)), pa.timestamp("ns")),
             "bytes": pa.array([b"\xff\x00"] * rows),
             "nothing": pa.array([None] * rows, pa.null()),
         }

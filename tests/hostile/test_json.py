@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from pathlib import Path
 
-import pytest
-
 from ehrready.pipeline import Options, read_profile
-from ehrready.readers.base import REASONS, FileEntry
+from ehrready.readers.base import FileEntry
 from tests.hostile.json_cases import Document, documents, oracle
 
 EVERY = list(documents())

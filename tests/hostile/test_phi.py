@@ -26,7 +26,11 @@ CALL_SITES = [
 
 
 def run(target: str, *arguments: str | Path, cwd: Path, temporary: Path | None = None) -> subprocess.CompletedProcess[bytes]:
-    env = os.environ | {"PYTHONPATH": str(DRIVER.parents[2]), "EHRREADY_REACHED": str(cwd / "reached")} | ({"TMPDIR": str(temporary)} if temporary else {})
+    env = (
+        os.environ
+        | {"PYTHONPATH": str(DRIVER.parents[2]), "EHRREADY_REACHED": str(cwd / "reached")}
+        | ({"TMPDIR": str(temporary)} if temporary else {})
+    )
     return subprocess.run([sys.executable, str(DRIVER), target, *map(str, arguments)], capture_output=True, check=False, cwd=cwd, env=env)
 
 
@@ -65,7 +69,10 @@ def test_no_canary_in_any_output(name: str, internal: list[str], exports: tuple[
     compare = run("-", "compare", out / "p.json", out / "p.json", "--json", out / "d.json", "--html", out / "d.html", cwd=tmp_path)
     assert {profile.returncode, check.returncode} <= {0, 3}
     assert compare.returncode in {0, 1, 3}
-    found = outputs(out) | {"stdout": profile.stdout + check.stdout + compare.stdout, "stderr": profile.stderr + check.stderr + compare.stderr}
+    found = outputs(out) | {
+        "stdout": profile.stdout + check.stdout + compare.stdout,
+        "stderr": profile.stderr + check.stderr + compare.stderr,
+    }
     assert {"p.json", "c.json", "c.html", "d.json", "d.html"} <= found.keys()
     assert {name: found_in for name, data in found.items() if (found_in := hits(data))} == {}
     assert list(temporary.iterdir()) == []

@@ -26,7 +26,7 @@ def command(*arguments: str | Path) -> list[str]:
 
 
 def run(*arguments: str | Path, limit: Callable[[], None] | None = None, **env: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(command(*arguments), capture_output=True, text=True, check=False, env=ENV | env, preexec_fn=limit)  # noqa: PLW1509
+    return subprocess.run(command(*arguments), capture_output=True, text=True, check=False, env=ENV | env, preexec_fn=limit)
 
 
 @pytest.fixture(scope="module")
@@ -63,9 +63,9 @@ def test_kill_leaves_old_or_new_files(instants: int, data: Path, tmp_path: Path)
             process.wait(spent[job] * rng.uniform(0.2, 1.05))
         process.kill()
         process.wait()
-        for kind in old:
+        for kind, before in old.items():
             found = (tmp_path / f"r.{kind}").read_bytes()
-            assert found in (old[kind], new[kind]), f"{kind} is neither the old nor the new file after kill {number}"
+            assert found in (before, new[kind]), f"{kind} is neither the old nor the new file after kill {number}"
             outcomes.add(found == new[kind])
     if instants >= 50:
         assert outcomes == {True, False}  # the instants fell on both sides of the writing
@@ -133,7 +133,9 @@ def test_dev_full_is_one_sentence(data: Path) -> None:
         assert done.returncode == 3
         assert "disk is full" in done.stderr
     with Path("/dev/full").open("wb") as full:
-        piped = subprocess.run(command("render", data / "card.json", "--json", "-"), stdout=full, stderr=subprocess.PIPE, text=True, check=False, env=ENV)
+        piped = subprocess.run(
+            command("render", data / "card.json", "--json", "-"), stdout=full, stderr=subprocess.PIPE, text=True, check=False, env=ENV
+        )
     assert piped.returncode == 3
     assert "Traceback" not in piped.stderr
 
@@ -149,7 +151,15 @@ def test_a_reader_that_closes_the_pipe_is_no_traceback(data: Path) -> None:
 
 def test_the_same_input_gives_the_same_bytes(data: Path, tmp_path: Path) -> None:
     for number in range(2):
-        run("check", data / "o.ndjson", "--json", tmp_path / f"{number}.json", "--html", tmp_path / f"{number}.html", PYTHONHASHSEED=str(number))
+        run(
+            "check",
+            data / "o.ndjson",
+            "--json",
+            tmp_path / f"{number}.json",
+            "--html",
+            tmp_path / f"{number}.html",
+            PYTHONHASHSEED=str(number),
+        )
     for kind in ("json", "html"):
         assert (tmp_path / f"0.{kind}").read_bytes() == (tmp_path / f"1.{kind}").read_bytes() == (data / f"card.{kind}").read_bytes()
 

@@ -24,7 +24,12 @@ from tests.hostile.table_cases import CSV_GOOD
 NDJSON = b"".join(json.dumps({"resourceType": "Patient", "id": f"p{i}", "gender": "female"}).encode() + b"\n" for i in range(4000))
 HL7 = b"MSH|^~\\&|A|B|||20240102||ADT^A01|1|P|2.5\rPID|1||P1\r" * 3000
 CSV = CSV_GOOD + b"".join(b"%d,8507,1980,b%d\n" % (i, i) for i in range(30, 5000))
-SOURCES = {"Patient.ndjson": NDJSON, "m.hl7": HL7, "person.csv": CSV, "doc.json": b'{"resourceType":"Bundle","entry":[' + b" " * 90_000 + b"]}"}
+SOURCES = {
+    "Patient.ndjson": NDJSON,
+    "m.hl7": HL7,
+    "person.csv": CSV,
+    "doc.json": b'{"resourceType":"Bundle","entry":[' + b" " * 90_000 + b"]}",
+}
 
 
 def zst(data: bytes) -> bytes:
@@ -92,7 +97,12 @@ def test_several_members_and_frames_are_one_stream(tmp_path: Path) -> None:
 def test_bombs_stop_at_ratio_and_size(name: str, suffix: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(blocks, "MAX_RATIO_FLOOR", 4 * 1024 * 1024)
     monkeypatch.setattr(blocks, "MAX_RATIO", 100)
-    start = {"b.ndjson": b'{"resourceType":"Patient"}\n', "b.hl7": HL7[:60], "person.csv": CSV_GOOD, "b.json": b'{"resourceType":"Bundle","x":"'}[name]
+    start = {
+        "b.ndjson": b'{"resourceType":"Patient"}\n',
+        "b.hl7": HL7[:60],
+        "person.csv": CSV_GOOD,
+        "b.json": b'{"resourceType":"Bundle","x":"',
+    }[name]
     data = start + b" " * 64_000_000
     (tmp_path / f"{name}.{suffix}").write_bytes(gzip.compress(data) if suffix == "gz" else zst(data))
     (entry,) = entries_of(tmp_path)
@@ -153,9 +163,7 @@ def test_what_is_no_file_is_skipped_and_never_opened(tmp_path: Path) -> None:
     card = json.loads((tmp_path / "card.json").read_bytes())
     assert done.returncode == Exit.CANNOT_TELL  # broken links are files that could not be read
     statuses = [(row["status"], next(iter(row["reasons"]), "")) for row in card["ledger"]]
-    assert sorted(statuses) == sorted(
-        [("read", ""), *[("skipped", "no-file")] * 3, *[("unreadable", "unreadable")] * 2]
-    )
+    assert sorted(statuses) == sorted([("read", ""), *[("skipped", "no-file")] * 3, *[("unreadable", "unreadable")] * 2])
     assert card["subject"]["records"]["profiled"] == 4000
 
 
@@ -199,7 +207,13 @@ def test_a_file_that_vanishes_or_shrinks_while_it_is_read(name: str, tmp_path: P
     from ehrready import sources
     from tests.hostile.table_cases import parquet, person
 
-    content = {"Condition.ndjson": NDJSON * 2, "x.hl7": HL7, "person.csv": CSV, "b.parquet": parquet(person()), "doc.json": NDJSON[:60] + b"\n"}
+    content = {
+        "Condition.ndjson": NDJSON * 2,
+        "x.hl7": HL7,
+        "person.csv": CSV,
+        "b.parquet": parquet(person()),
+        "doc.json": NDJSON[:60] + b"\n",
+    }
     (tmp_path / "Patient.ndjson").write_bytes(NDJSON)
     victim = tmp_path / name
     recognise = sources.recognise

@@ -24,7 +24,10 @@ def read(folder: Path, files: dict[str, bytes]) -> dict[str, FileEntry]:
 
 def test_damaged_parquet_is_rejected_and_its_neighbours_are_read(tmp_path: Path) -> None:
     cases = damaged()
-    files = {f"{name}.parquet": data for name, (data, _) in cases.items()} | {"aa.parquet": parquet(person()), "zz.parquet": parquet(nested())}
+    files = {f"{name}.parquet": data for name, (data, _) in cases.items()} | {
+        "aa.parquet": parquet(person()),
+        "zz.parquet": parquet(nested()),
+    }
     entries = read(tmp_path / "d", files)
     assert {name: dict(entries[f"{name}.parquet"].reasons) for name in cases} == {name: {reason: 1} for name, (_, reason) in cases.items()}
     assert {entries[f"{name}.parquet"].status for name in cases} == {"unreadable"}

@@ -1,0 +1,85 @@
+"""The longer run of the fuzzers: ``python -m tests.hostile.fuzz --seconds N [--seed S]`` (or ``make fuzz``).
+
+Each round makes files from a new seed and reads them in a process of its own, so that a library that aborts is found too.
+A round that fails leaves its files in a folder and ends the run with exit 1; its seed repeats it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from tests.hostile import hl7v2_cases, json_cases, table_cases
+
+ROOT = Path(__file__).parents[2]
+FILES = 400
+
+
+def json_files(seed: int) -> list[bytes]:
+    """Return NDJSON with one record in eleven broken: documents cut, spliced and flipped at random."""
+    rng = random.Random(seed)
+    pool = [line for _, line, _ in json_cases.documents() if len(line) < 5000]
+    good = json.dumps(json_cases.RESOURCE).encode()
+    files = []
+    for _ in range(FILES):
+        bad = bytearray(rng.choice(pool) + rng.choice(pool) if rng.random() < 0.3 else rng.choice(pool))
+        for _ in range(rng.randrange(4)):
+            at = rng.randrange(len(bad) + 1)
+            bad[at : at + rng.randrange(3)] = rng.randbytes(rng.randrange(4)).replace(b"\n", b"")
+        files.append(b"\n".join([good] * 3 + [bytes(bad)] + [good] * 7) + b"\n")
+    return files
+
+
+def hl7v2_files(seed: int) -> list[bytes]:
+    """Return mutations of the tiny cases and, where they are there, of the published messages."""
+    folders = [ROOT / "tests" / "cases" / "hl7v2", ROOT.parent / "shared" / "data" / "hl7v2"]
+    sources = [data for folder in folders for path in sorted(folder.rglob("*.hl7")) if 0 < len(data := path.read_bytes()) < 20_000]
+    return list(hl7v2_cases.mutations(sources, FILES, seed))
+
+
+KINDS = {
+    "ndjson": json_files,
+    "hl7": hl7v2_files,
+    "parquet": lambda seed: list(table_cases.mutations(FILES, seed)),
+    "csv": lambda seed: list(table_cases.csv_mutations(FILES // 4, seed)),
+}
+_READ = (
+    "import sys; from ehrready.pipeline import Options, read_profile; "
+    "p, l, _ = read_profile([sys.argv[1]], Options(threads=2)); "
+    "assert p.total('read') == p.total('profiled') + p.total('rejected'); "
+    "assert 'unreadable' not in {e.status for e in l.entries.values()} or sys.argv[2] in ('parquet', 'csv', 'hl7'); print(p.total('read'))"
+)
+
+
+def run(seconds: float, seed: int) -> int:
+    """Fuzz for some seconds; returns the number of files that were read.  Raises SystemExit for a finding."""
+    end, files = time.monotonic() + seconds, 0
+    while time.monotonic() < end:
+        for kind, make in KINDS.items():
+            folder = Path(tempfile.mkdtemp(prefix="fuzz-"))
+            for number, data in enumerate(make(seed)):
+                (folder / f"{number:05d}.{kind}").write_bytes(data)
+                files += 1
+            done = subprocess.run(
+                [sys.executable, "-c", _READ, str(folder), kind], capture_output=True, text=True, check=False, cwd=ROOT, timeout=600
+            )
+            if done.returncode:
+                raise SystemExit(f"finding: {kind}, seed {seed}, exit {done.returncode}; files in {folder}\n{done.stderr[-2000:]}")
+            shutil.rmtree(folder)
+        seed += 1
+    return files
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--seconds", type=float, default=600)
+    parser.add_argument("--seed", type=int, default=1000)
+    given = parser.parse_args()
+    sys.stdout.write(f"{run(given.seconds, given.seed):,} files, no finding\n")
