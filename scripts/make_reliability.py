@@ -18,6 +18,7 @@ from ehrready.pipeline import Options, read_profile  # noqa: E402
 from ehrready.profile import Profile  # noqa: E402
 from ehrready.readers.base import FileEntry  # noqa: E402
 from tests.hostile import canary, hl7v2_cases, json_cases, table_cases  # noqa: E402
+from tests.hostile.test_phi import CALL_SITES  # noqa: E402
 
 SEED = 8
 
@@ -81,7 +82,7 @@ what the engine counts in its tables and not what the reader says. No run below 
 - JSON: in {kept:,} of {len(entries):,} files all ten good neighbours were profiled.
 - HL7v2 framing, {len(forms):,} published files: messages profiled with {", ".join(f"{name} {n:,}" for name, n in counts.items())}.
 - Canaries: {len(mint.places):,} numbered tokens in three formats, looked for in {len(canary.forms())} forms; the tests fail for any hit in any
-  output, on success, with a crash injected at each of 27 places, and on SIGINT. Two tests prove that the detector detects.
+  output, on success, with a crash injected at each of {len(CALL_SITES)} places, and on SIGINT. Two tests prove that the detector detects.
 - Kill -9: the default test run kills at 10 seeded instants, `pytest -m slow` at 50.
 
 Longer runs: `make fuzz` (ten minutes; `SECONDS=N` for another time), which reads every batch in a process of its own.

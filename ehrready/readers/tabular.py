@@ -239,7 +239,7 @@ class _Reading:
         yield Read(file.number, staged.read)
         for reason, (first, n) in staged.rejected.items():
             yield Rejected(file.number, first, reason, n)
-        yield Ended(file.number, staged.status, bytes=staged.bytes)
+        yield Ended(file.number, staged.status, bytes=staged.size)
 
     def _parquet(self, table: str, files: Sequence[tuple[SourceFile, int]]) -> Iterator[Event]:
         """Load Parquet files of one schema, each with its footer's row count.

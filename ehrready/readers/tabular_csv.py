@@ -55,7 +55,7 @@ class Staged:
     relation: Relation
     read: int
     status: str = "read"
-    bytes: int | None = None  # read of the file on disk
+    size: int | None = None  # bytes read of the file on disk
     rejected: dict[str, tuple[int, int]] = field(default_factory=dict)
 
     def reject(self, position: int, reason: str) -> None:
@@ -75,7 +75,7 @@ class _Text:
     bad: bool = False  # some line is not UTF-8
     cut: bool = False  # the compressed stream ended early
     ends: bool = True  # the last line has its line end
-    bytes: int | None = None  # read of the file on disk
+    size: int | None = None  # bytes read of the file on disk
 
     def look(self, lines: bytes) -> None:
         """Take note of whole lines."""
@@ -123,7 +123,7 @@ def stage(con: duckdb.DuckDBPyConnection, path: Path, number: int, folder: Path,
     finally:
         if text.path != path:
             text.path.unlink(missing_ok=True)
-    staged.bytes = text.bytes
+    staged.size = text.size
     if text.cut:
         staged.status = "truncated"
         staged.read += 1
@@ -163,7 +163,7 @@ def _prepare(path: Path, folder: Path) -> _Text:
                         text.cut = True
                         out.truncate(out.tell() - len(rest))
                         break
-                text.bytes = None if text.cut else consumed(stream)
+                text.size = None if text.cut else consumed(stream)
                 if rest and not text.cut:
                     text.look(rest)
                     text.ends = False

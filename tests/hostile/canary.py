@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import re
+from collections.abc import Callable
 from pathlib import Path
 from urllib.parse import quote
 
@@ -55,14 +56,19 @@ def hits(data: bytes) -> list[str]:
     return found + [match.decode() for match in re.findall(rf"(?i){MARK}\d+q".encode(), data)[:5]]
 
 
+def _minted(mint: Mint, source: str, number: int) -> Callable[[str], str]:
+    """Return what makes the tokens of a record: numbered ones for the first three, one for all others."""
+    return (lambda place: mint(f"{source} {place}")) if number < 3 else (lambda place: f"{MARK}0000q")
+
+
 def fhir(folder: Path, mint: Mint, patients: int = 40) -> Path:
     """Write FHIR NDJSON with a canary in every place that a patient or a site fills, malformed records included."""
     folder.mkdir(parents=True)
     rows: dict[str, list[str]] = {}
     for i in range(patients):
-        c = (lambda place: mint(f"fhir {place}")) if i < 3 else (lambda place: f"{MARK}0000q")
+        c = _minted(mint, "fhir", i)
         pid = c("Patient.id")
-        common = {
+        common: dict[str, object] = {
             "meta": {"source": c("meta.source"), "tag": [{"system": c("tag.system"), "code": c("tag")}], "profile": [c("profile")]},
             "text": {"status": "generated", "div": f"<div>{c('narrative')}</div>"},
             "identifier": [{"system": f"urn:{c('identifier.system')}", "value": c("identifier")}],
@@ -85,7 +91,7 @@ def fhir(folder: Path, mint: Mint, patients: int = 40) -> Path:
         subject = {"reference": f"Patient/{pid}", "display": c("subject"), "identifier": {"value": c("logical")}}
         encounter = {"reference": f"Encounter/{c('encounter')}"}
         rows.setdefault("Patient", []).append(json.dumps(patient))
-        for kind, more in {
+        clinical: dict[str, dict[str, object]] = {
             "Observation": {"status": c("status") if i == 1 else "final", "valueString": c("value"), "note": [{"text": c("note")}],
                             "effectiveDateTime": c("when") if i == 2 else "2024-03-05T10:00:00Z", "performer": [{"display": c("performer")}],
                             "device": {"display": c("device")}, "valueQuantity": {"value": 5.5, "unit": c("unit"), "code": c("unit.code")},
@@ -93,7 +99,8 @@ def fhir(folder: Path, mint: Mint, patients: int = 40) -> Path:
             "Condition": {"onsetDateTime": "2024-03-05", "recorder": {"display": c("recorder")}, "note": [{"text": c("condition.note")}]},
             "DiagnosticReport": {"status": "final", "conclusion": c("conclusion"), "presentedForm": [{"title": c("form.title")}]},
             "MedicationRequest": {"status": "active", "medicationCodeableConcept": code, "dosageInstruction": [{"text": c("dosage")}]},
-        }.items():  # fmt: skip
+        }  # fmt: skip
+        for kind, more in clinical.items():
             record = common | {"resourceType": kind, "id": c(f"{kind}.id"), "code": code, "subject": subject, "encounter": encounter} | more
             rows.setdefault(kind, []).append(json.dumps(record))
         rows.setdefault("Mystery", []).append(json.dumps({"resourceType": c("resourceType"), "id": c("mystery.id")}))
@@ -112,7 +119,7 @@ def hl7v2(folder: Path, mint: Mint, messages: int = 40) -> Path:
     folder.mkdir(parents=True)
     found = []
     for i in range(messages):
-        c = (lambda place: mint(f"hl7v2 {place}")) if i < 3 else (lambda place: f"{MARK}0000q")
+        c = _minted(mint, "hl7v2", i)
         fields = {
             name: "|".join(c(f"{name}-{n}") for n in range(1, count)) for name, count in {"NK1": 30, "IN1": 40, "GT1": 20, "ZQX": 9}.items()
         }
@@ -138,7 +145,10 @@ def hl7v2(folder: Path, mint: Mint, messages: int = 40) -> Path:
 def tables(folder: Path, mint: Mint, rows: int = 40) -> Path:
     """Write OMOP and unmapped tables with a canary in every text column, column name and file name."""
     folder.mkdir(parents=True)
-    t = lambda place: [mint(f"omop {place}")] * rows  # noqa: E731 # a column of one token
+
+    def t(place: str) -> list[str]:
+        return [mint(f"omop {place}")] * rows
+
     ids = list(range(rows))
     person = {"person_id": ids, "gender_concept_id": [8507] * rows, "year_of_birth": [1980] * rows, "person_source_value": t("person"),
               "gender_source_value": t("gender"), "race_source_value": t("race"), mint("column name"): t("unmapped")}  # fmt: skip

@@ -9,6 +9,7 @@ import importlib
 import os
 import signal
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +23,16 @@ def main() -> None:
 
     if target == "leak":
         write = files.write
-        files.write = lambda place, data, **options: write(place, data + TEXT.encode(), **options)  # type: ignore[assignment]
+        files.write = lambda place, data, **options: write(place, data + TEXT.encode(), **options)
     elif target == "sigint":
         from ehrready import measure
 
-        measure.measure = lambda *a, **k: os.kill(os.getpid(), signal.SIGINT)  # type: ignore[assignment]
+        def interrupted(*arguments: object, **options: object) -> None:
+            signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored where the tests run in the background
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(60)
+
+        measure.measure = interrupted  # type: ignore[assignment]
     elif target != "-":
         module, _, name = target.partition(":")
         owner: Any = importlib.import_module(module)

@@ -14,6 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 from tests.hostile import hl7v2_cases, json_cases, table_cases
@@ -44,7 +45,7 @@ def hl7v2_files(seed: int) -> list[bytes]:
     return list(hl7v2_cases.mutations(sources, FILES, seed))
 
 
-KINDS = {
+KINDS: dict[str, Callable[[int], list[bytes]]] = {
     "ndjson": json_files,
     "hl7": hl7v2_files,
     "parquet": lambda seed: list(table_cases.mutations(FILES, seed)),

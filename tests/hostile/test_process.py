@@ -44,11 +44,11 @@ def test_kill_leaves_old_or_new_files(instants: int, data: Path, tmp_path: Path)
     rng = random.Random(8)
     new = {"json": (data / "card.json").read_bytes(), "html": (data / "card.html").read_bytes()}
     old = {"json": b"old json", "html": b"old html"}
-    jobs = [["render", data / "card.json"], ["check", data / "o.ndjson"]]
+    jobs: list[list[str | Path]] = [["render", data / "card.json"], ["check", data / "o.ndjson"]]
     spent = []
-    for job in jobs:
+    for arguments in jobs:
         started = time.monotonic()
-        run(*job, "--json", tmp_path / "x.json", "--html", tmp_path / "x.html", TMPDIR=str(tmp_path))
+        run(*arguments, "--json", tmp_path / "x.json", "--html", tmp_path / "x.html", TMPDIR=str(tmp_path))
         spent.append(time.monotonic() - started)
     outcomes = set()
     for number in range(instants):
@@ -86,6 +86,7 @@ def test_sigint_is_130_and_sigterm_143(data: Path, tmp_path: Path) -> None:
         process = subprocess.Popen(
             [sys.executable, "-c", program, str(data / "o.ndjson"), "--json", str(tmp_path / "old.json")],
             stderr=subprocess.PIPE, text=True, env=ENV | {"TMPDIR": str(tmp_path)},
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509 # ignored where the tests run in the background
         )  # fmt: skip
         deadline = time.monotonic() + 60
         while not fifo.exists() and time.monotonic() < deadline:
