@@ -42,7 +42,7 @@ DEFECTS: dict[str, str] = {
     "code-mix": "would have to carry another code to restore training's proportions",
     "shifted": "are of analytes whose values are distributed otherwise than in training",
     "tail": "lie beyond nearly all values of training",
-    "gap-month": "have fewer than half the records of their neighbours",
+    "gap-month": "have fewer than half the patients of their neighbours",
     "volume": "are more or fewer than training's rate would give",
     "short-history": "have a shorter history than the look-back",
     "subgroup-gap": "of one group of patients lack the element",

@@ -146,13 +146,14 @@ def _contributors(p: np.ndarray, q: np.ndarray, names: list[str], now: dict[str,
 def volume_gap(profile: Profile, element: str, *, usual: int = 30) -> list[Outcome]:
     """Are there months in which a feed was silent?
 
-    A month is a gap (`gap-month`) when it has fewer than half of the records of its neighbours (the median of up to
-    three months on either side) and the neighbours have at least `usual`.  The first and the last month are left out:
-    an export seldom begins or ends with a whole month.
+    A month is a gap (`gap-month`) when fewer than half as many patients have a record in it as in its neighbours (the
+    median of up to three months on either side), these have at least `usual`, and the difference is more than four
+    standard errors of two Poisson counts: a few busy patients make no gap.  The first and the last month are left
+    out: an export seldom begins or ends with a whole month.
 
     Numerator: gap months of the element's table.  Denominator: months between its first and its last.
 
-    Options: `usual` (default 30): records that the neighbours must have.
+    Options: `usual` (default 30): patients that the neighbours must have.
     """
     months = _months(profile, element.partition(".")[0])
     if months is None:
@@ -164,15 +165,16 @@ def volume_gap(profile: Profile, element: str, *, usual: int = 30) -> list[Outco
     for i in inner:
         around = [months[j][1] for j in range(max(0, i - 3), min(len(months), i + 4)) if j != i]
         middle = median(around)
-        if middle >= usual and months[i][1] < middle / 2:
+        there = months[i][1]
+        if middle >= usual and there < middle / 2 and middle - there > 4 * math.sqrt(middle + there):
             gaps.append(months[i][0])
     detail = f"{', '.join(gaps[:6])}" + (f" and {len(gaps) - 6} more" if len(gaps) > 6 else "") if gaps else ""
     return [Outcome("gap-month", len(gaps), len(inner), people=False, detail=detail)]
 
 
 def _months(profile: Profile, table: str) -> list[tuple[str, int]] | None:
-    """Return every month from the first to the last with its records, empty ones included; None when one is hidden."""
-    found = {month: values[0] for (_, month), values in profile.rows("volume", table) if "1900" < month < "2100"}
+    """Return every month from the first to the last with its patients, empty ones included; None when one is hidden."""
+    found = {month: values[1] for (_, month), values in profile.rows("volume", table) if "1900" < month < "2100"}
     if not found or any(n is None for n in found.values()):
         return None if found else []
     first, last = min(found), max(found)
