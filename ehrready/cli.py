@@ -76,13 +76,15 @@ def profile(
 ) -> None:
     """Measure an export and save its profile: integers only, fit to leave the hospital."""
     from ehrready import files, pipeline, privacy
+    from ehrready import rules as packs
     from ehrready.ledger import UNREADABLE
 
     options = _options(locals())
     with progress_bar() as progress:
         measured, ledger, paths = pipeline.read_profile(source, _with(options, progress=progress))
     _show_paths(paths, show_paths)
-    files.write(output, (privacy.without_sites(measured) if options.internal else privacy.hide_profile(measured)).to_json())
+    sites = packs.sites(packs.merged(packs.load_all(options.rules)))
+    files.write(output, (privacy.without_sites(measured, sites) if options.internal else privacy.hide_profile(measured, sites)).to_json())
     _say(
         f"{measured.total('read'):,} records read, {measured.total('profiled'):,} profiled, {measured.total('rejected'):,} rejected"
         + ("" if output == "-" else f"; wrote {output}")
@@ -233,10 +235,10 @@ def rules_show(rule_id: Annotated[str, typer.Argument(metavar="ID", show_default
         )
     rule = known[rule_id]
     limits = [
-        ("fail above", rule.fail),
-        ("warn above", rule.warn),
-        ("fail above training +", rule.max_rise),
-        ("warn above training +", rule.warn_rise),
+        ("fail above", rule.limits.fail),
+        ("warn above", rule.limits.warn),
+        ("fail above training +", rule.limits.max_rise),
+        ("warn above training +", rule.limits.warn_rise),
     ]
     lines = [
         f"{rule.id}  ({rule.pack}, {rule.severity}, {rule.owner})",

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from ehrready import stats
-from ehrready.checks import CHECKS, Outcome
+from ehrready import sites, stats
+from ehrready.checks import CHECKS, Check, Outcome
 from ehrready.profile import Profile
 from ehrready.rules import Rule
 from ehrready.tables import table_of
@@ -51,29 +51,59 @@ def evaluate(profile: Profile, training: Profile | None, rules: Sequence[Rule], 
 
 
 def _findings(profile: Profile, training: Profile | None, rule: Rule, element: str, store: Store | None) -> list[Finding]:
+    """Return the findings of a rule on an element: by site where the rule has limits for some, else over all records."""
+    if not rule.sites:
+        return _judged(profile, training, rule, element, store)
+    named = [site for site, _ in rule.sites]
+    found = []
+    for site, limits in rule.sites:
+        part, before = sites.only(profile, element, site), training and sites.only(training, element, site)
+        here = _judged(part, before, replace(rule, limits=limits, sites=()), element, store)
+        found += [_at(site, finding) for finding in here]
+    rest, before = sites.others(profile, element, named), training and sites.others(training, element, named)
+    found += [_at("other-sites", finding) for finding in _judged(rest, before, replace(rule, sites=()), element, store)]
+    return found
+
+
+def _at(site: str, finding: Finding) -> Finding:
+    finding.group = {**finding.group, "site": site}
+    if finding.reason == sites.NO_RECORDS:
+        finding.reason = f"no record is of the site {site}, or the profile does not keep its sites apart"
+    return finding
+
+
+def _judged(profile: Profile, training: Profile | None, rule: Rule, element: str, store: Store | None) -> list[Finding]:
     check = CHECKS[rule.check]
     source = _source_element(profile, training, element)
     reason = _not_applicable(profile, training, rule, element)
     if reason:
         outcomes = [Outcome("", status="not-applicable", reason=reason)]
     else:
-        arguments: list[object] = [profile]
-        if check.compares:
-            arguments.append(training)
-        if not check.whole:
-            arguments.append(element)
-        if check.looks_up:
-            arguments.append(store)
         try:
-            outcomes = check.run(*arguments, **rule.options)
+            outcomes = _run(check, rule, profile, training, element, store)
         except Exception as error:  # noqa: BLE001 - a result of its own; its text may quote data
             outcomes = [Outcome("", status="error", reason=f"the check crashed ({type(error).__name__}): please report it")]
     before = _before(training, rule, element, store)
     found = []
     for outcome in outcomes:
         status, why, limit = _judge(rule, outcome, before.get((outcome.defect, *sorted(outcome.group.items()))))
-        found.append(Finding(rule, check.dimension, element, source, outcome, status, why, limit, group=outcome.group))
+        dimension = str(rule.options.get("dimension", check.dimension)) if check.measured else check.dimension
+        found.append(Finding(rule, dimension, element, source, outcome, status, why, limit, group=outcome.group))
     return found
+
+
+def _run(check: Check, rule: Rule, profile: Profile, training: Profile | None, element: str, store: Store | None) -> list[Outcome]:
+    """Call a check with what it asks for (ehrready.checks.base.Check)."""
+    arguments: list[object] = [profile]
+    if check.compares:
+        arguments.append(training)
+    if not check.whole:
+        arguments.append(element)
+    if check.looks_up:
+        arguments.append(store)
+    if check.measured:
+        arguments.append((rule.id, rule.digest))
+    return check.run(*arguments, **rule.options)
 
 
 def _source_element(profile: Profile, training: Profile | None, element: str) -> str:
@@ -100,10 +130,10 @@ def _not_applicable(profile: Profile, training: Profile | None, rule: Rule, elem
 def _before(training: Profile | None, rule: Rule, element: str, store: Store | None) -> dict[tuple[Any, ...], Outcome]:
     """Return a counting check's outcomes on the training profile, by defect and group."""
     check = CHECKS[rule.check]
-    if training is None or check.compares or check.whole or element not in training.source_elements:
+    if training is None or check.compares or (not check.measured and (check.whole or element not in training.source_elements)):
         return {}
     try:
-        found = check.run(training, element, *([store] if check.looks_up else []), **rule.options)
+        found = _run(check, rule, training, None, element, store)
         return {(outcome.defect, *sorted(outcome.group.items())): outcome for outcome in found}
     except Exception:  # noqa: BLE001 - the live side reports the crash; without a training rate nothing is lost
         return {}
@@ -111,34 +141,41 @@ def _before(training: Profile | None, rule: Rule, element: str, store: Store | N
 
 def _judge(rule: Rule, outcome: Outcome, before: Outcome | None) -> tuple[str, str, float | None]:
     """Return status, reason and the limit that decided."""
+    limits = rule.limits
     if outcome.status:
         return outcome.status, outcome.reason, outcome.limit
     if outcome.n is None or outcome.of is None:
-        return "not-assessed", "a count is hidden (1-10 patients)", rule.fail
+        return "not-assessed", "a count is hidden (1-10 patients)", limits.fail
     if outcome.of < rule.min_n:
-        return "not-assessed", f"fewer than {rule.min_n} records to judge by", rule.fail
+        return "not-assessed", f"fewer than {rule.min_n} records to judge by", limits.fail
     rate = outcome.n / outcome.of
     outcome.interval = outcome.interval or stats.wilson(rate * outcome.effective_n, outcome.effective_n)
     reason = ""
     if before is not None and before.n is not None and before.of:
         outcome.training, outcome.training_patients = (before.n, before.of), before.patients
         outcome.effect = rate - before.n / before.of
-    if rule.fail is not None and rate > rule.fail:
-        return "fail", reason, rule.fail
-    if rule.max_rise is not None:
+    if limits.fail is not None and rate > limits.fail:
+        return "fail", reason, limits.fail
+    if limits.max_rise is not None:
         if before is None or before.rate is None or before.of is None or before.of < rule.min_n:
             reason = "without the comparison: no training profile with enough records"
         else:
             low, _ = stats.newcombe(rate, outcome.effective_n, before.rate, before.effective_n)
-            if rate - before.rate > rule.max_rise and low > 0:
-                return "fail", "", rule.max_rise
-    if rule.warn_rise is not None and before is not None and before.rate is not None and before.of is not None and before.of >= rule.min_n:
+            if rate - before.rate > limits.max_rise and low > 0:
+                return "fail", "", limits.max_rise
+    if (
+        limits.warn_rise is not None
+        and before is not None
+        and before.rate is not None
+        and before.of is not None
+        and before.of >= rule.min_n
+    ):
         low, _ = stats.newcombe(rate, outcome.effective_n, before.rate, before.effective_n)
-        if rate - before.rate > rule.warn_rise and low > 0:
-            return "warn", "", rule.warn_rise
-    if rule.warn is not None and rate > rule.warn:
-        return "warn", reason, rule.warn
-    return "pass", reason, rule.fail if rule.fail is not None else rule.warn
+        if rate - before.rate > limits.warn_rise and low > 0:
+            return "warn", "", limits.warn_rise
+    if limits.warn is not None and rate > limits.warn:
+        return "warn", reason, limits.warn
+    return "pass", reason, limits.fail if limits.fail is not None else limits.warn
 
 
 def _false_discovery(findings: list[Finding], q: float = 0.01) -> None:

@@ -7,9 +7,10 @@ so that distinct patients and the moments for the design effect (Σn², Σn·of)
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from ehrready import codings, relations, values
+from ehrready import codings, custom, relations, values
 from ehrready.engines.duckdb import quote
 from ehrready.profile import Frame, Profile
 from ehrready.tables import ABSENT, CODED, SCALARS, TABLES
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     import duckdb
 
     from ehrready.ledger import Ledger
+    from ehrready.rules import Rule
     from ehrready.terminology.releases import Store
 
 # States of an element in a record: present (scalars) or coded, text-only, null-token, missing, absent-with-reason and
@@ -33,10 +35,13 @@ ELIGIBLE: dict[str, str] = {
 }
 
 
-def measure(con: duckdb.DuckDBPyConnection, ledger: Ledger, *, name: str = "dataset", store: Store | None = None) -> Profile:
+def measure(
+    con: duckdb.DuckDBPyConnection, ledger: Ledger, *, name: str = "dataset", store: Store | None = None, rules: Iterable[Rule] = ()
+) -> Profile:
     """Measure the canonical tables of ``con`` and the closed ledger into an exact profile.
 
-    ``store`` holds the release tables against which codes and displays are judged at their date.
+    ``store`` holds the release tables against which codes and displays are judged at their date; of ``rules`` those are
+    measured that say themselves what is to be counted.
     """
     profile = Profile(name)
     frames = profile.frames
@@ -54,6 +59,7 @@ def measure(con: duckdb.DuckDBPyConnection, ledger: Ledger, *, name: str = "data
     frames["defects"] = _frame(con, "SELECT element, kind, count(*), count(DISTINCT patient_id) FROM defect GROUP BY 1, 2", 2)
     values.measure(con, frames)
     relations.measure(con, frames)
+    frames["custom"] = custom.measure(con, rules)
     return profile
 
 

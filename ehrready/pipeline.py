@@ -51,7 +51,7 @@ def read_profile(sources: Sequence[str], options: Options) -> tuple[Profile, Led
     from ehrready.measure import measure
     from ehrready.terminology.releases import Store
 
-    packs.load_all(options.rules)  # a mistake in a pack is told before the long work, not after it
+    rules = packs.merged(packs.load_all(options.rules))  # a mistake in a pack is told before the long work, not after it
     readers = builtin(options.mapping)
     files = files_of.recognise(files_of.expand(sources), readers, wanted=options.format)
     ledger = Ledger.of(files)
@@ -71,7 +71,7 @@ def read_profile(sources: Sequence[str], options: Options) -> tuple[Profile, Led
         ledger.close(engine.profiled(con))
         engine.lock(con)
         options.progress("measuring", 0, 1)
-        profile = measure(con, ledger, name=options.name, store=Store.open(options.terminology))
+        profile = measure(con, ledger, name=options.name, store=Store.open(options.terminology), rules=rules)
     profile.source_elements = {element: " | ".join(sorted(set(places))) for element, places in sorted(elements.items())}
     return profile, ledger, files
 

@@ -8,7 +8,7 @@ of a partition (the next-smallest goes with it), or a denominator that differs f
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 
 from ehrready import analytes
 from ehrready.evaluate import Finding
@@ -84,10 +84,13 @@ def _finding_small(finding: Finding) -> bool:
     )
 
 
-def hide_profile(profile: Profile) -> Profile:
-    """Return the profile as it may leave the hospital: small cells are None, rare codes listed without counts."""
+def hide_profile(profile: Profile, sites: Collection[str] = ()) -> Profile:
+    """Return the profile as it may leave the hospital: small cells are None, rare codes listed without counts.
+
+    ``sites`` are those that the rules name; the others are pooled.
+    """
     frames: dict[str, Frame] = {name: dict(frame) for name, frame in profile.frames.items()}
-    frames["states"] = _hide_states(_pool_sites(frames["states"]))
+    frames["states"] = _hide_states(_pool_sites(frames["states"], sites))
     frames["types"] = {key: values if (values[0] or 0) >= SMALLEST else (None,) for key, values in frames["types"].items()}
     for name, depth in (
         ("systems", 1),
@@ -112,6 +115,7 @@ def hide_profile(profile: Profile) -> Profile:
     frames["units"] = _hide_sums(frames["units"], lambda key: [("code", *key[:3]), ("class", analytes.unit_class(*key[1:]))])
     frames["value_kinds"] = _hide_sums(frames["value_kinds"], lambda key: [("code", *key[:2]), ("kind", _defect_of(key[2]))])
     frames["values"] = _hide_values(frames["values"])
+    frames["custom"] = _hide_custom(frames["custom"])
     frames["patients"] = _hide_group(frames["patients"], lambda key: key[0] == "all", 0)
     return Profile(profile.name, False, frames, dict(profile.source_elements))
 
@@ -210,17 +214,30 @@ def _frequent(frame: Frame) -> Frame:
     return {key: values for key, values in frame.items() if is_coarse(key[3]) or key[:3] in kept} | rest
 
 
-def without_sites(profile: Profile) -> Profile:
+def _hide_custom(frame: Frame) -> Frame:
+    """Hide the small counts of rules' own measures, and those behind which nobody counted the patients."""
+    hidden: set[Key] = set()
+    groups: dict[Key, list[Key]] = defaultdict(list)
+    for key, (n, of, patients, unknown) in frame.items():
+        groups[key[:2]].append(key)
+        if n is None or of is None or any(map(small, (n, of, of - n, patients))) or (unknown and n):
+            hidden.add(key)
+    for members in groups.values():
+        _close(frame, members, hidden, 2)
+    return {key: (None, None, None, values[3]) if key in hidden else values for key, values in frame.items()}
+
+
+def without_sites(profile: Profile, sites: Collection[str] = ()) -> Profile:
     """Return an internal profile fit for saving: exact counts, the hospital's own site codes pooled."""
-    frames = dict(profile.frames) | {"states": _pool_sites(profile.frames["states"]), "values": _frequent(profile.frames["values"])}
+    frames = dict(profile.frames) | {"states": _pool_sites(profile.frames["states"], sites), "values": _frequent(profile.frames["values"])}
     return Profile(profile.name, profile.internal, frames, dict(profile.source_elements))
 
 
-def _pool_sites(states: Frame) -> Frame:
+def _pool_sites(states: Frame, named: Collection[str] = ()) -> Frame:
     """Pool the sites, whose names are the hospital's own, under ``other-sites``."""
     pooled: Frame = {}
     for key, values in states.items():
-        place = (key[0], "site", "other-sites", key[3]) if key[1] == "site" else key
+        place = (key[0], "site", "other-sites", key[3]) if key[1] == "site" and key[2] not in named else key
         before: Iterable[int | None] = pooled.get(place, (0,) * len(values))
         pooled[place] = tuple(None if a is None or b is None else a + b for a, b in zip(before, values, strict=True))
     return pooled

@@ -273,7 +273,8 @@ def _finding(f: Finding) -> dict[str, Any]:
 
 def _rule(rule: Rule) -> dict[str, Any]:
     """Return what a rule asks: its limits (shares of 1), the smallest denominator and the options of its check."""
-    return {"fail": rule.fail, "warn": rule.warn, "max_rise": rule.max_rise, "min_n": rule.min_n, "options": dict(rule.options)}
+    limits = rule.limits
+    return {"fail": limits.fail, "warn": limits.warn, "max_rise": limits.max_rise, "min_n": rule.min_n, "options": dict(rule.options)}
 
 
 def _r(value: float | None) -> float | None:

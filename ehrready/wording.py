@@ -69,6 +69,7 @@ DEFECTS: dict[str, str] = {
     "unresolved": "point to a record that was not exported",
     "several-patients": "are shared by several patients",
     "not-allowed": "are not in their value set",
+    "counted": "are counted by the rule's own measure",
     "vanished": "lack the element that training had",
 }
 

@@ -71,12 +71,30 @@ def skip(status: str, reason: str) -> list[Outcome]:
 
 
 @dataclass(frozen=True, slots=True)
+class Counted:
+    """What a rule's own measure counted: ``n`` defects of ``of`` records, of so many patients (None: not counted), in a group."""
+
+    n: int
+    of: int
+    patients: int | None = None
+    group: tuple[tuple[str, str], ...] = ()
+
+
+class CannotCount(Exception):
+    """A rule's own measure failed; the message is a template that may stand in a report."""
+
+
+@dataclass(frozen=True, slots=True)
 class Check:
     """A registered check: ``compares`` when it needs a training profile, ``whole`` when it has no element.
 
     ``decides`` says that it sets the status itself (every comparing check does); else the rule's limits do.
     The function takes, in this order: the profile, the training profile if it ``compares``, the element unless it is
-    ``whole``, and the store of release tables if it ``looks_up``.
+    ``whole``, the store of release tables if it ``looks_up``, and the rule's (id, digest) if it is ``measured``.
+
+    ``by_site``: it reads nothing but the states of an element, which are measured by site, too.  ``measured``: counts
+    for a check whose rules say themselves what is to be counted, from the locked engine and the rule's options
+    (ehrready.custom).  ``lint`` returns what is wrong with the options beyond their types.
     """
 
     name: str
@@ -87,6 +105,9 @@ class Check:
     looks_up: bool
     decides: bool
     options: dict[str, inspect.Parameter]
+    by_site: bool = False
+    measured: Callable[[Any, dict[str, Any]], list[Counted]] | None = None
+    lint: Callable[[dict[str, Any]], list[str]] | None = None
 
     @property
     def help(self) -> str:
@@ -107,7 +128,15 @@ CHECKS: dict[str, Check] = {}
 
 
 def check(
-    dimension: str, *, compares: bool = False, whole: bool = False, looks_up: bool = False, decides: bool = False
+    dimension: str,
+    *,
+    compares: bool = False,
+    whole: bool = False,
+    looks_up: bool = False,
+    decides: bool = False,
+    by_site: bool = False,
+    measured: Callable[[Any, dict[str, Any]], list[Counted]] | None = None,
+    lint: Callable[[dict[str, Any]], list[str]] | None = None,
 ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Register a function as a check; its name with dashes is the ``check`` of a rule."""
 
@@ -117,7 +146,9 @@ def check(
         options = {key: p for key, p in parameters.items() if p.kind is inspect.Parameter.KEYWORD_ONLY}
         if name in CHECKS or dimension not in DIMENSIONS:
             raise ValueError(f"check {name} is registered twice or its dimension is unknown")
-        CHECKS[name] = Check(name, dimension, run, compares, whole, looks_up, decides or compares, options)
+        CHECKS[name] = Check(
+            name, dimension, run, compares, whole, looks_up, decides or compares, options, by_site, measured, lint
+        )  # fmt: skip
         return run
 
     return register

@@ -105,9 +105,7 @@ def open_engine(*, memory: str = "4GB", threads: int | None = None) -> Iterator[
             },
         )
         try:
-            con.execute(MACROS)
-            for name in ALL:
-                con.execute(ddl(name))
+            prepare(con)
             yield con
         except duckdb.Error as error:
             if is_full(error):
@@ -117,6 +115,13 @@ def open_engine(*, memory: str = "4GB", threads: int | None = None) -> Iterator[
             con.close()
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def prepare(con: duckdb.DuckDBPyConnection) -> None:
+    """Make the macros and the canonical tables, empty."""
+    con.execute(MACROS)
+    for name in ALL:
+        con.execute(ddl(name))
 
 
 def profiled(con: duckdb.DuckDBPyConnection) -> dict[int, int]:

@@ -60,7 +60,7 @@ def test_every_mistake_is_listed_with_its_line_and_a_suggestion(tmp_path: Path) 
         "p.yaml:7: no element matches 'condition.cod' (did you mean 'condition.code'?)",
         "p.yaml:8: fail.max_rate must be a share between 0 and 1",
         "p.yaml:9: severity must be one of error, warning, info",
-        "p.yaml:13: unknown check 'presnt' (did you mean 'present'?)",
+        "p.yaml:14: unknown check 'presnt' (did you mean 'present'?)",
     ):
         assert expected in problems, problems
 

@@ -1,0 +1,52 @@
+"""Counts that rules define themselves (``check: sql`` and the like), measured in the locked engine before they are judged."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+import orjson
+
+from ehrready.checks.base import CHECKS, CannotCount, Outcome, skip
+from ehrready.profile import Frame, Profile
+
+if TYPE_CHECKING:
+    import duckdb
+
+    from ehrready.rules import Rule
+
+
+def measure(con: duckdb.DuckDBPyConnection, rules: Iterable[Rule]) -> Frame:
+    """Count what the rules ask for; one that fails is a row with its reason, and the others are counted all the same."""
+    frame: Frame = {}
+    for rule in rules:
+        count = CHECKS[rule.check].measured
+        if count is None:
+            continue
+        try:
+            for row in count(con, rule.options):
+                group = orjson.dumps(dict(row.group), option=orjson.OPT_SORT_KEYS).decode()
+                key, before = (rule.id, rule.digest, group, ""), frame.get((rule.id, rule.digest, group, ""), (0, 0, 0, 0))
+                new = (row.n, row.of, row.patients or 0, int(row.patients is None))
+                frame[key] = tuple((a or 0) + b for a, b in zip(before, new, strict=True))
+        except CannotCount as error:
+            frame[rule.id, rule.digest, "{}", str(error)] = (0, 0, 0, 0)
+        except Exception as error:  # noqa: BLE001 - a result of its own; its text may quote data
+            frame[rule.id, rule.digest, "{}", f"the measure crashed ({type(error).__name__})"] = (0, 0, 0, 0)
+    return frame
+
+
+def outcomes(profile: Profile, key: tuple[str, str]) -> list[Outcome]:
+    """Return the outcomes of a rule from what was counted for it under its (id, digest)."""
+    rows = list(profile.rows("custom", *key))
+    if not rows:
+        return skip("not-assessed", "the profile was made without this rule: name its pack with --rules when profiling")
+    failed = sorted({row[0][3] for row in rows if row[0][3]})
+    if failed:
+        return skip("error", failed[0])
+    found = []
+    for (_, _, group, _), (n, of, patients, unknown) in rows:
+        # whose records they are is not known: their number may be a single patient's
+        few = bool(unknown and n)
+        found.append(Outcome("counted", n, of, None if unknown else patients, group=orjson.loads(group), few=few))
+    return found

@@ -1,0 +1,112 @@
+"""Rule packs: YAML in, validated rules out; every mistake of every pack is reported at once with its place."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from ehrready import resources
+from ehrready.errors import UsageError
+from ehrready.rules.document import compose, hint, shown
+from ehrready.rules.model import MIN_N, SEVERITIES, Limits, Pack, Rule
+from ehrready.rules.parser import CycleError, PackParser
+
+__all__ = ["MIN_N", "SEVERITIES", "Limits", "Pack", "Rule", "default_packs", "load", "load_all", "merged", "shipped", "sites"]
+
+
+def shipped() -> dict[str, Path]:
+    """Return the packs that come with ehrready, by name."""
+    return {path.stem: path for path in sorted(resources.folder("rules").glob("*.yaml"))}
+
+
+def default_packs(formats: Iterable[str]) -> list[Pack]:
+    """Return core and the pack of each format that was read."""
+    packs = [load(path) for path in shipped().values()]
+    seen = set(formats)
+    return [pack for pack in packs if pack.name == "core" or seen & set(pack.formats)]
+
+
+def load_all(names: Sequence[str]) -> list[Pack]:
+    """Load packs by shipped name or path; raises UsageError with the mistakes of all of them."""
+    problems: list[str] = []
+    packs: list[Pack] = []
+    for name in names:
+        try:
+            packs.append(load(_find(name)))
+        except UsageError as error:
+            problems += [problem for problem in error.problems if problem not in problems]
+    problems += _clashes(packs)
+    if problems:
+        raise UsageError(*problems)
+    return packs
+
+
+def _clashes(packs: Sequence[Pack]) -> list[str]:
+    """Return the rules about which packs named together disagree."""
+    problems = []
+    first: dict[str, tuple[Pack, list[Rule]]] = {}
+    for pack in packs:
+        own: dict[str, list[Rule]] = {}
+        for rule in pack.rules:
+            own.setdefault(rule.id, []).append(rule)
+        for name, parts in own.items():
+            other, theirs = first.setdefault(name, (pack, parts))
+            if theirs != parts and {r.pack for r in theirs} != {r.pack for r in parts}:
+                problems.append(f"rule {name} is in pack {other.name} and in pack {pack.name}: ids are unique, rename one")
+            elif theirs != parts:
+                problems.append(
+                    f"rule {name} is not the same in pack {other.name} and in pack {pack.name}, which changes it: name one of them"
+                )
+    for pack in packs:
+        for other in packs:
+            for name in sorted(set(pack.disabled) & {rule.id for rule in other.rules}):
+                problems.append(f"rule {name} is switched off by pack {pack.name} and brought back by pack {other.name}: name one of them")
+    return problems
+
+
+def merged(packs: Sequence[Pack]) -> list[Rule]:
+    """Return the rules of the packs, each part of a rule once (packs may extend the same pack), in pack order."""
+    return list({(rule.id, rule.elements): rule for pack in packs for rule in pack.rules}.values())
+
+
+def sites(rules: Iterable[Rule]) -> set[str]:
+    """Return the sites that rules name: their codes may stand in outputs (design section 8)."""
+    return {site for rule in rules for site, _ in rule.sites}
+
+
+def _find(name: str) -> Path:
+    path = Path(name)
+    if path.suffix in {".yaml", ".yml"} or path.exists():
+        if not path.is_file():
+            raise UsageError(f"rule pack {path.name}: no such file")
+        return path
+    packs = shipped()
+    if name not in packs:
+        raise UsageError(
+            f"no rule pack is called {shown(name)}{hint(name, packs)}; shipped: {', '.join(packs)}; else give a path to a .yaml file"
+        )
+    return packs[name]
+
+
+def load(path: Path, _chain: tuple[str, ...] = ()) -> Pack:
+    """Read and validate one pack; raises UsageError listing every mistake as ``file:line: what and remedy``."""
+    try:
+        with path.open("rb") as file:
+            data = file.read(1_000_001)  # one byte more than a pack may have
+    except OSError:
+        raise UsageError(f"rule pack {path.name}: cannot be read") from None
+    node = compose(data, path.name, "a rule pack")
+    parser = PackParser(path.name, path.parent, (*_chain, path.resolve().as_posix()), _extended)
+    pack = parser.pack(node, data)
+    if parser.problems:
+        raise UsageError(*parser.problems)
+    return pack
+
+
+def _extended(name: str, folder: Path, chain: tuple[str, ...]) -> Pack:
+    """Load a pack that another extends: a shipped name, or a file beside the other; raises CycleError."""
+    beside = folder / name
+    path = beside if beside.suffix in {".yaml", ".yml"} else _find(name)
+    if path.resolve().as_posix() in chain:
+        raise CycleError
+    return load(path, chain)
