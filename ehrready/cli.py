@@ -45,6 +45,8 @@ Threads = Annotated[int | None, typer.Option(min=1, help="Worker threads. [defau
 Internal = Annotated[bool, typer.Option("--internal", help="Keep exact small counts (not for leaving the hospital).")]
 Html = Annotated[str | None, typer.Option(help="Write the HTML report here.", show_default=False)]
 Json = Annotated[str | None, typer.Option(help="Write the JSON scorecard here.", show_default=False)]
+Waivers = Annotated[str | None, typer.Option(help="File of waivers: findings somebody answers for until a date.", show_default=False)]
+Baseline = Annotated[str | None, typer.Option(help="An earlier JSON scorecard: fail only on what is new or worse.", show_default=False)]
 FailOn = Annotated[str | None, typer.Option(help="error, warning or never. [default: error]", show_default=False)]
 Stamp = Annotated[
     str | None, typer.Option(help="Time to print on the scorecard (none by default: same input, same bytes).", show_default=False)
@@ -102,6 +104,8 @@ def check(
     html: Html = None,
     json: Json = None,
     fail_on: FailOn = None,
+    waivers: Waivers = None,
+    baseline: Baseline = None,
     name: Name = None,
     internal: Internal = False,
     format: Format = None,  # noqa: A002 - the option's name is part of the contract
@@ -132,6 +136,8 @@ def compare(
     html: Html = None,
     json: Json = None,
     fail_on: FailOn = None,
+    waivers: Waivers = None,
+    baseline: Baseline = None,
     rules: Rules = None,
     terminology: Terminology = None,
     stamp: Stamp = None,
@@ -142,7 +148,10 @@ def compare(
     gate = _gate(fail_on)
     measured, _ = pipeline.load_profile(live)
     trained, digest = pipeline.load_profile(training)
-    options = _with(_options({"rules": rules, "terminology": terminology, "stamp": stamp}), internal=measured.internal)
+    options = _with(
+        _options({"rules": rules, "terminology": terminology, "stamp": stamp, "waivers": waivers, "baseline": baseline}),
+        internal=measured.internal,
+    )
     card = pipeline.judge(measured, trained, options, training_sha256=digest)
     _finish(card, {"html": html, "json": json}, gate)
 
@@ -290,7 +299,9 @@ def _options(given: dict[str, Any]) -> Options:
 
     chosen = {**_settings(), **{key: value for key, value in given.items() if value is not None and value is not False}}
     known = {
-        key: chosen[key] for key in ("name", "format", "mapping", "memory", "threads", "internal", "stamp", "terminology") if key in chosen
+        key: chosen[key]
+        for key in ("name", "format", "mapping", "memory", "threads", "internal", "stamp", "terminology", "waivers", "baseline")
+        if key in chosen
     }
     if "terminology" in known:
         known["terminology"] = Path(known["terminology"])

@@ -21,6 +21,8 @@ SETTINGS: dict[str, type] = {
     "internal": bool,
     "fail_on": str,
     "against": str,
+    "waivers": str,
+    "baseline": str,
 }
 
 

@@ -35,6 +35,7 @@ class Finding:
     hidden: bool = False
     rounded: bool = False  # hidden for its neighbours' sake: the rate may be shown, rounded
     group: dict[str, str] = field(default_factory=dict)
+    waiver: dict[str, Any] | None = None  # who answers for it, why and until when
 
     @property
     def id(self) -> str:

@@ -19,6 +19,7 @@ from ehrready.ledger import Ledger
 from ehrready.profile import Profile
 from ehrready.readers import builtin
 from ehrready.readers.base import Ended, Reader, SourceFile
+from ehrready.rules import waivers
 from ehrready.scorecard import Scorecard, build
 
 Progress = Callable[[str, int, int], None]
@@ -36,6 +37,8 @@ class Options:
     memory: str = "4GB"
     threads: int | None = None
     internal: bool = False
+    waivers: str | None = None
+    baseline: str | None = None
     stamp: str | None = None
     progress: Progress = field(default=lambda stage, done, of: None, compare=False)
 
@@ -110,11 +113,23 @@ def judge(
 
     chosen = packs.load_all(options.rules) if options.rules else packs.default_packs(live.formats)
     store = Store.open(options.terminology)
-    findings = evaluate(live, training, packs.merged(chosen), store)
-    return build(
+    rules, day = packs.merged(chosen), waivers.today(options.stamp)
+    accepted = waivers.load(options.waivers, {*(rule.id for rule in rules), *packs.known()}, day) if options.waivers else []
+    findings = evaluate(live, training, rules, store)
+    card = build(
         live, training, findings, chosen, ledger=ledger, store=store, internal=options.internal, options=options.public(),
-        stamp=options.stamp, training_sha256=training_sha256,
+        stamp=options.stamp, training_sha256=training_sha256, waivers=accepted, day=day,
     )  # fmt: skip
+    return card.against(load_scorecard(options.baseline)) if options.baseline else card
+
+
+def _look_ahead(options: Options) -> None:
+    """Find mistakes in waivers and baseline before the long work, not after it."""
+    if options.waivers:
+        known = {rule.id for rule in packs.merged(packs.load_all(options.rules))}
+        waivers.load(options.waivers, {*known, *packs.known()}, waivers.today(options.stamp))
+    if options.baseline:
+        load_scorecard(options.baseline)
 
 
 def load_profile(path: str) -> tuple[Profile, str]:
@@ -130,8 +145,17 @@ def load_profile(path: str) -> tuple[Profile, str]:
     return profile, hashlib.sha256(data).hexdigest()
 
 
+def load_scorecard(path: str) -> Scorecard:
+    """Read a saved scorecard; raises UsageError when it is not one."""
+    from ehrready import files
+
+    place = f"scorecard {Path(path).name}"
+    return Scorecard.from_json(files.read(path, place), place=place)
+
+
 def check(sources: Sequence[str], against: str | None, options: Options) -> tuple[Scorecard, list[SourceFile]]:
     """Read, measure and judge the sources against a saved training profile."""
     training, digest = load_profile(against) if against else (None, None)
+    _look_ahead(options)
     profile, ledger, files = read_profile(sources, options)
     return judge(profile, training, options, ledger=ledger, training_sha256=digest), files

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import hashlib
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import orjson
 
 from ehrready import __version__, privacy
 from ehrready.checks.base import CHECKS, DIMENSIONS
+from ehrready.difference import difference
 from ehrready.distributions import distributions
 from ehrready.errors import Exit, UsageError
 from ehrready.evaluate import ASSESSED, Finding
 from ehrready.panel import panel
 from ehrready.profile import Profile, load_document
+from ehrready.rules.waivers import Waiver, apply
 from ehrready.wording import message
 
 if TYPE_CHECKING:
@@ -45,11 +48,18 @@ class Scorecard:
         return str(self.document["verdict"])
 
     def exit_code(self, fail_on: str = "error") -> Exit:
-        """Return the exit code of the gate for ``--fail-on error|warning|never``."""
+        """Return the exit code of the gate for ``--fail-on error|warning|never``.
+
+        Findings that are waived do not fail it; with a baseline, only those that are new or worse do.
+        """
         if self.verdict == "cannot-tell":
             return Exit.CANNOT_TELL
-        failing = {"error": {"not-ready"}, "warning": {"not-ready", "ready-with-conditions"}, "never": set()}[fail_on]
-        return Exit.FAILED if self.verdict in failing else Exit.PASSED
+        baseline = self.document.get("baseline")
+        counted = {item["id"] for item in [*baseline["new"], *baseline["worse"]]} if baseline else None
+        open_ = [f for f in self.document["findings"] if not f["waiver"] and (counted is None or f["id"] in counted)]
+        failing = [f for f in open_ if f["status"] == "fail" and f["severity"] == "error"]
+        warning = [f for f in open_ if f["status"] in {"fail", "warn"} and f["severity"] != "info"]
+        return Exit.FAILED if {"error": failing, "warning": warning, "never": []}[fail_on] else Exit.PASSED
 
     def to_json(self) -> bytes:
         """Serialise with sorted keys: the same input gives the same bytes."""
@@ -65,6 +75,22 @@ class Scorecard:
         if wrong or document["verdict"] not in VERDICTS:
             raise UsageError(f"{place} is cut or was changed ({', '.join(wrong) or 'verdict'}): write it again with ehrready check")
         return cls(document)
+
+    def against(self, baseline: Scorecard) -> Scorecard:
+        """Return the scorecard with what is new, worse and fixed since an earlier one; the gate then fails on new and worse only."""
+        changes = difference(baseline.document, self.document)
+        keys = ("id", "rule", "title", "element", "group", "defect", "status", "severity", "message")
+        lists = {
+            name: [{key: f[key] for key in keys} for f in getattr(changes, name)] for name in ("new", "worse", "better", "fixed", "gone")
+        }
+        count = {name: len(items) for name, items in lists.items()}
+        said = f"Since the baseline: {count['new']} new, {count['worse']} worse, {count['better']} better, {count['fixed']} fixed, {count['gone']} no longer assessed."
+        old = baseline.document
+        since = {"name": old["subject"]["name"], "verdict": old["verdict"], "score": old["score"], "unlike": changes.unlike, **lists}
+        return replace(
+            self,
+            document={**self.document, "verdict_reasons": [*self.document["verdict_reasons"], said, *changes.unlike], "baseline": since},
+        )
 
     def to_pandas(self) -> pd.DataFrame:
         """Return the findings as a DataFrame, one row each (imports pandas)."""
@@ -87,13 +113,17 @@ def build(
     training_sha256: str | None = None,
     plugins: Sequence[str] = (),
     store: Store | None = None,
+    waivers: Sequence[Waiver] = (),
+    day: dt.date | None = None,
 ) -> Scorecard:
-    """Put the scorecard together; small cells are hidden unless ``internal``."""
+    """Put the scorecard together; small cells are hidden unless ``internal``.  ``waivers`` are judged at ``day``."""
+    waived = apply(findings, waivers, day) if day else []
     if not internal:
         privacy.hide_findings(findings)
     units = _units(findings)
     coverage = _coverage(_units([f for f in findings if f.rule.severity == "error"]))
     verdict, reasons = _verdict(profile, training, findings, coverage)
+    reasons += waived
     digest = hashlib.sha256((profile if internal else privacy.hide_profile(profile)).to_json()).hexdigest()
     document: dict[str, Any] = {
         "kind": KIND,
@@ -123,6 +153,11 @@ def build(
             "plugins": list(plugins),
         },
     }
+    if waivers:
+        document["waivers"] = [
+            {"rule": w.rule, "on": w.on, "defect": w.defect or None, **w.public(), "status": w.status, "findings": w.findings}
+            for w in waivers
+        ]
     if stamp:
         document["generated_at"] = stamp
     return Scorecard(document)
@@ -160,10 +195,12 @@ def _verdict(profile: Profile, training: Profile | None, findings: Sequence[Find
         reasons.append("No training profile was given: this is about the data alone, not about a model.")
     broken = sum(v[0] or 0 for k, v in profile.frames["ledger"].items() if k[1] in {"unreadable", "truncated"})
     crashed = sorted({f.rule.id for f in findings if f.status == "error"})
-    failing = [f for f in findings if f.status == "fail"]
+    failing = [f for f in findings if f.status == "fail" and not f.waiver]
+    waived = _names([f for f in findings if f.waiver])
     errors = _names([f for f in failing if f.rule.severity == "error"])
     warnings = _names(
-        [f for f in failing if f.rule.severity == "warning"] + [f for f in findings if f.status == "warn" and f.rule.severity != "info"]
+        [f for f in failing if f.rule.severity == "warning"]
+        + [f for f in findings if f.status == "warn" and f.rule.severity != "info" and not f.waiver]
     )
     if broken or crashed or not profile.total("profiled"):
         if broken:
@@ -173,6 +210,11 @@ def _verdict(profile: Profile, training: Profile | None, findings: Sequence[Find
         if not profile.total("profiled"):
             reasons.insert(0, "No record could be read.")
         return "cannot-tell", reasons
+    if waived:
+        reasons.insert(
+            0,
+            f"{len(waived)} waived: {_list(waived)}. Somebody answers for {'them' if len(waived) > 1 else 'it'} until the waiver expires.",
+        )
     if errors:
         reasons.insert(0, f"{len(errors)} requirement{'s' if len(errors) > 1 else ''} failed: {_list(errors)}.")
         return "not-ready", reasons
@@ -182,6 +224,8 @@ def _verdict(profile: Profile, training: Profile | None, findings: Sequence[Find
         return "cannot-tell", reasons
     if warnings:
         reasons.insert(0, f"{len(warnings)} warning{'s' if len(warnings) > 1 else ''}: {_list(warnings)}.")
+        return "ready-with-conditions", reasons
+    if waived:
         return "ready-with-conditions", reasons
     reasons.insert(0, "Every required rule that applies was assessed or is listed below, and none failed.")
     return "ready", reasons
@@ -267,7 +311,7 @@ def _finding(f: Finding) -> dict[str, Any]:
         "why": f.rule.why,
         "fix": f.rule.fix,
         "reason": f.reason,
-        "waiver": None,
+        "waiver": f.waiver,
     }
 
 

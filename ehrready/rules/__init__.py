@@ -11,7 +11,7 @@ from ehrready.rules.document import compose, hint, shown
 from ehrready.rules.model import MIN_N, SEVERITIES, Limits, Pack, Rule
 from ehrready.rules.parser import CycleError, PackParser
 
-__all__ = ["MIN_N", "SEVERITIES", "Limits", "Pack", "Rule", "default_packs", "load", "load_all", "merged", "shipped", "sites"]
+__all__ = ["MIN_N", "SEVERITIES", "Limits", "Pack", "Rule", "default_packs", "known", "load", "load_all", "merged", "shipped", "sites"]
 
 
 def shipped() -> dict[str, Path]:
@@ -67,6 +67,11 @@ def _clashes(packs: Sequence[Pack]) -> list[str]:
 def merged(packs: Sequence[Pack]) -> list[Rule]:
     """Return the rules of the packs, each part of a rule once (packs may extend the same pack), in pack order."""
     return list({(rule.id, rule.elements): rule for pack in packs for rule in pack.rules}.values())
+
+
+def known() -> set[str]:
+    """Return the ids of all rules that come with ehrready: a waiver may name one that does not apply today."""
+    return {rule.id for path in shipped().values() for rule in load(path).rules}
 
 
 def sites(rules: Iterable[Rule]) -> set[str]:
