@@ -223,9 +223,12 @@ def rules_list() -> None:
 
     for path in rules.shipped().values():
         pack = rules.load(path)
-        typer.echo(f"{pack.name} {pack.version}  {pack.title}")
+        extended = f" (extends {', '.join(other.name for other in pack.extends)}; changed and own rules:)" if pack.extends else ""
+        typer.echo(f"{pack.name} {pack.version}  {pack.title}{extended}")
+        taken = {rule.id: rule for other in pack.extends for rule in other.rules}
         for rule in pack.rules:
-            typer.echo(f"  {rule.id:<36} {rule.severity:<8} {rule.check:<18} {rule.title}")
+            if rule != taken.get(rule.id):
+                typer.echo(f"  {rule.id:<36} {rule.severity:<8} {rule.check:<18} {rule.title}")
 
 
 @rules_app.command("show")
@@ -236,7 +239,7 @@ def rules_show(rule_id: Annotated[str, typer.Argument(metavar="ID", show_default
     from ehrready import rules
     from ehrready.checks import CHECKS
 
-    known = {rule.id: rule for path in rules.shipped().values() for rule in rules.load(path).rules}
+    known = {rule.id: rule for path in reversed(rules.shipped().values()) for rule in rules.load(path).rules if rule.pack == path.stem}
     if rule_id not in known:
         close = difflib.get_close_matches(rule_id, known, n=1)
         raise UsageError(
@@ -269,7 +272,7 @@ def rules_lint(files: Annotated[list[str], typer.Argument(metavar="FILE...", sho
     """Validate rule packs; prints every mistake with file and line."""
     from ehrready import rules
 
-    packs = rules.load_all(files)
+    packs = rules.lint(files)
     _say(f"{len(packs)} pack(s), {sum(len(pack.rules) for pack in packs)} rules: no mistakes")
 
 

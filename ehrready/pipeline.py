@@ -111,7 +111,11 @@ def judge(
     """Evaluate the rules on two profiles: the same code for ``check`` and ``compare``."""
     from ehrready.terminology.releases import Store
 
-    chosen = packs.load_all(options.rules) if options.rules else packs.default_packs(live.formats)
+    chosen = (
+        packs.load_all(options.rules)
+        if options.rules
+        else packs.default_packs([*live.formats, *([options.mapping] if options.mapping else [])])
+    )
     store = Store.open(options.terminology)
     rules, day = packs.merged(chosen), waivers.today(options.stamp)
     accepted = waivers.load(options.waivers, {*(rule.id for rule in rules), *packs.known()}, day) if options.waivers else []

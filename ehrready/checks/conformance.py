@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import difflib
 from collections import defaultdict
+from typing import Any
 
 from ehrready.checks.base import Outcome, check, skip
 from ehrready.checks.plausibility import relations
@@ -73,7 +75,14 @@ def no_free_text(profile: Profile, element: str, *, classes: list[str] | None = 
     return outcomes
 
 
-@check("conformance")
+def _lint_systems(options: dict[str, Any]) -> list[str]:
+    known = [*terminology.SYSTEMS, "local"]
+    wrong = [key for key in options["systems"] if key not in known]
+    close = {key: difflib.get_close_matches(key, known, n=1) for key in wrong}
+    return [f"systems: no code system {key!r}" + (f" (did you mean {close[key][0]!r}?)" if close[key] else "") for key in wrong]
+
+
+@check("conformance", lint=_lint_systems)
 def expected_system(profile: Profile, element: str, *, systems: list[str]) -> list[Outcome]:
     """Is the element coded in a system that the model can use?
 
@@ -85,7 +94,8 @@ def expected_system(profile: Profile, element: str, *, systems: list[str]) -> li
 
     Numerator: concepts with the defect.  Denominator: concepts with at least one coding.
 
-    Options: `systems`: keys of the expected code systems (column `key` of ehrready/terminology/data/code_systems.csv).
+    Options: `systems`: keys of the expected code systems (column `key` of ehrready/terminology/data/code_systems.csv);
+    `local` where a model was built on local codes.
     """
     wanted = set(systems)
     flavours = {group for key in wanted if (group := terminology.flavour_group(key))}
@@ -117,7 +127,7 @@ def _system_defect(tokens: set[str], wanted: set[str], flavours: set[str]) -> st
     """Return the one defect of a concept whose codings gave these tokens, ``""`` when an expected system is there."""
     if any(token[0] == "!" for token in tokens):
         return "swapped"  # also beside a right coding: whoever picks the mislabelled one is misled
-    if tokens & wanted:
+    if tokens & wanted or ("local" in wanted and "?local" in tokens):
         return ""
     known = {token for token in tokens if token[0] != "?"}
     if any(terminology.flavour_group(key) in flavours for key in known):

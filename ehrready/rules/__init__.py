@@ -23,7 +23,7 @@ def default_packs(formats: Iterable[str]) -> list[Pack]:
     """Return core and the pack of each format that was read."""
     packs = [load(path) for path in shipped().values()]
     seen = set(formats)
-    return [pack for pack in packs if pack.name == "core" or seen & set(pack.formats)]
+    return _outermost([pack for pack in packs if pack.name == "core" or seen & set(pack.formats)])
 
 
 def load_all(names: Sequence[str]) -> list[Pack]:
@@ -35,10 +35,40 @@ def load_all(names: Sequence[str]) -> list[Pack]:
             packs.append(load(_find(name)))
         except UsageError as error:
             problems += [problem for problem in error.problems if problem not in problems]
+    packs = _outermost(packs)
     problems += _clashes(packs)
     if problems:
         raise UsageError(*problems)
     return packs
+
+
+def lint(names: Sequence[str]) -> list[Pack]:
+    """Load packs each on its own (they need not agree); raises UsageError with the mistakes of all of them."""
+    problems: list[str] = []
+    packs: list[Pack] = []
+    owners: dict[str, str] = {}
+    for name in names:
+        try:
+            packs.append(load(_find(name)))
+        except UsageError as error:
+            problems += [problem for problem in error.problems if problem not in problems]
+    for pack in packs:
+        for rule_id in dict.fromkeys(rule.id for rule in pack.rules if rule.pack == pack.name):
+            if owners.setdefault(rule_id, pack.name) != pack.name:
+                problems.append(f"rule {rule_id} is in pack {owners[rule_id]} and in pack {pack.name}: ids are unique, rename one")
+    if problems:
+        raise UsageError(*problems)
+    return packs
+
+
+def _outermost(packs: Sequence[Pack]) -> list[Pack]:
+    """Leave out the packs that another one extends: it brings their rules, as it has changed them."""
+    inner = {(pack.name, pack.sha256) for outer in packs for pack in _below(outer)}
+    return [pack for pack in packs if (pack.name, pack.sha256) not in inner]
+
+
+def _below(pack: Pack) -> list[Pack]:
+    return [inner for other in pack.extends for inner in (other, *_below(other))]
 
 
 def _clashes(packs: Sequence[Pack]) -> list[str]:

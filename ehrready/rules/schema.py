@@ -101,7 +101,7 @@ def waiver_schema() -> dict[str, Any]:
 def _limits() -> dict[str, Any]:
     said = {"fail": "Fails above this share.", "warn": "Warns above this share.", "versus_training": "Rise over training."}
     return {
-        key: {"type": "object", "additionalProperties": False, "description": said[key], "properties": {name: _SHARE for name in names}}
+        key: {"type": "object", "additionalProperties": False, "description": said[key], "properties": dict.fromkeys(names, _SHARE)}
         for key, names in LIMITS.items()
     }
 

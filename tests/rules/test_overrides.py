@@ -73,14 +73,18 @@ def test_a_pack_may_extend_a_pack_that_extends_another(tmp_path: Path) -> None:
 
 def test_packs_named_together_must_agree(tmp_path: Path) -> None:
     _pack(tmp_path, "overrides:\n  - {rules: patient-sex-present, fail: {max_rate: 0.3}}")
-    with pytest.raises(UsageError, match="patient-sex-present is not the same in pack core and in pack mine"):
-        rules.load_all(["core", str(tmp_path / "mine.yaml")])
-    _pack(tmp_path, "disable: patient-sex-present")
-    with pytest.raises(UsageError, match="switched off by pack mine and brought back by pack core"):
-        rules.load_all(["core", str(tmp_path / "mine.yaml")])
     (tmp_path / "plain.yaml").write_text("pack: plain\nversion: 1.0.0\nextends: core\n")
-    both = rules.load_all(["core", str(tmp_path / "plain.yaml")])
-    assert rules.merged(both) == list(both[0].rules)
+    mine, plain = str(tmp_path / "mine.yaml"), str(tmp_path / "plain.yaml")
+    assert [pack.name for pack in rules.load_all(["core", mine])] == ["mine"], "a pack brings those it extends, as it changed them"
+    with pytest.raises(UsageError, match="patient-sex-present is not the same in pack plain and in pack mine"):
+        rules.load_all([plain, mine])
+    _pack(tmp_path, "disable: patient-sex-present")
+    with pytest.raises(UsageError, match="switched off by pack mine and brought back by pack plain"):
+        rules.load_all([plain, mine])
+    (tmp_path / "again.yaml").write_text("pack: again\nversion: 1.0.0\nextends: [core, fhir-us-core]\n")
+    both = rules.load_all([plain, str(tmp_path / "again.yaml")])
+    assert {rule.id for rule in rules.merged(both)} == {rule.id for pack in both for rule in pack.rules}
+    assert len(rules.merged(both)) == len({(rule.id, rule.elements) for pack in both for rule in pack.rules})
 
 
 @pytest.mark.parametrize(
