@@ -6,7 +6,7 @@ import contextlib
 import os
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
@@ -47,6 +47,10 @@ Html = Annotated[str | None, typer.Option(help="Write the HTML report here.", sh
 Json = Annotated[str | None, typer.Option(help="Write the JSON scorecard here.", show_default=False)]
 Waivers = Annotated[str | None, typer.Option(help="File of waivers: findings somebody answers for until a date.", show_default=False)]
 Baseline = Annotated[str | None, typer.Option(help="An earlier JSON scorecard: fail only on what is new or worse.", show_default=False)]
+Report = Annotated[
+    list[str] | None,
+    typer.Option(help="NAME=FILE: write the output of that name, also of another package; may repeat.", show_default=False),
+]
 FailOn = Annotated[str | None, typer.Option(help="error, warning or never. [default: error]", show_default=False)]
 Stamp = Annotated[
     str | None, typer.Option(help="Time to print on the scorecard (none by default: same input, same bytes).", show_default=False)
@@ -103,6 +107,7 @@ def check(
     against: Annotated[str | None, typer.Option(help="Profile of the training set.", show_default=False)] = None,
     html: Html = None,
     json: Json = None,
+    report: Report = None,
     fail_on: FailOn = None,
     waivers: Waivers = None,
     baseline: Baseline = None,
@@ -118,15 +123,18 @@ def check(
     show_paths: ShowPaths = False,
 ) -> None:
     """Read an export, compare it with the training profile and write a readiness scorecard."""
-    from ehrready import pipeline
+    from ehrready import outputs, pipeline
 
     options = _options(locals())
     settings = _settings()
     gate = _gate(fail_on)
+    outputs.chosen({"html": html, "json": json}, report or ())  # a mistake in an output is told before the long work
     with progress_bar() as progress:
-        card, paths = pipeline.check(source, against or settings.get("against"), _with(options, progress=progress))
+        card, paths = pipeline.check(
+            source, against or settings.get("against"), _with(options, progress=progress, reports=tuple(report or ()))
+        )
     _show_paths(paths, show_paths)
-    _finish(card, {"html": html, "json": json}, gate)
+    _finish(card, {"html": html, "json": json}, gate, report or ())
 
 
 @app.command()
@@ -135,6 +143,7 @@ def compare(
     training: Annotated[str, typer.Argument(help="Profile of the training set.", show_default=False)],
     html: Html = None,
     json: Json = None,
+    report: Report = None,
     fail_on: FailOn = None,
     waivers: Waivers = None,
     baseline: Baseline = None,
@@ -153,7 +162,7 @@ def compare(
         internal=measured.internal,
     )
     card = pipeline.judge(measured, trained, options, training_sha256=digest)
-    _finish(card, {"html": html, "json": json}, gate)
+    _finish(card, {"html": html, "json": json}, gate, report or ())
 
 
 @app.command()
@@ -182,6 +191,7 @@ def render(
     scorecard: Annotated[str, typer.Argument(help="A saved JSON scorecard.", show_default=False)],
     html: Html = None,
     json: Json = None,
+    report: Report = None,
 ) -> None:
     """Write any output again from a saved scorecard."""
     from ehrready import files
@@ -189,7 +199,7 @@ def render(
 
     data = files.read(scorecard, f"scorecard {Path(scorecard).name}")
     card = Scorecard.from_json(data, place=f"scorecard {Path(scorecard).name}")
-    _print(card, _write(card, {"html": html, "json": json}))
+    _print(card, _write(card, {"html": html, "json": json}, report or ()))
 
 
 @app.command()
@@ -308,8 +318,10 @@ def _options(given: dict[str, Any]) -> Options:
     }
     if "terminology" in known:
         known["terminology"] = Path(known["terminology"])
-    if known.get("format", "auto") not in {"auto", "fhir", "hl7v2", "omop", "table"}:
-        raise UsageError("--format must be one of auto, fhir, hl7v2, omop, table")
+    if "format" in known:
+        from ehrready import readers
+
+        readers.chosen(known["format"])
     if "stamp" not in known and os.environ.get("SOURCE_DATE_EPOCH", "").isdigit():
         import datetime as dt
 
@@ -332,26 +344,16 @@ def _with(options: Options, **changes: Any) -> Options:
     return dataclasses.replace(options, **changes)
 
 
-def _finish(card: Scorecard, targets: dict[str, str | None], fail_on: str) -> NoReturn:
-    _print(card, _write(card, targets))
+def _finish(card: Scorecard, targets: dict[str, str | None], fail_on: str, reports: Sequence[str] = ()) -> NoReturn:
+    _print(card, _write(card, targets, reports))
     raise typer.Exit(card.exit_code(fail_on))
 
 
-def _write(card: Scorecard, targets: dict[str, str | None]) -> list[str]:
+def _write(card: Scorecard, targets: dict[str, str | None], reports: Sequence[str] = ()) -> list[str]:
     """Write the outputs that were asked for; returns where they are."""
-    from ehrready import files
+    from ehrready import outputs
 
-    wanted = {kind: target for kind, target in targets.items() if target}
-    if len([t for t in wanted.values() if t == "-"]) > 1:
-        raise UsageError("only one output can go to stdout: give the others a file")
-    for kind, target in wanted.items():
-        if kind == "html":
-            from ehrready.reporters import html
-
-            files.write(target, html.render(card).encode())
-        else:
-            files.write(target, card.to_json())
-    return [target for target in wanted.values() if target != "-"]
+    return outputs.write(card, outputs.chosen(targets, reports))
 
 
 def _print(card: Scorecard, outputs: list[str]) -> None:

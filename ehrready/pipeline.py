@@ -12,12 +12,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ehrready import plugins
 from ehrready import rules as packs
 from ehrready.errors import EhrreadyError, SourceError, UsageError
 from ehrready.evaluate import evaluate
 from ehrready.ledger import Ledger
 from ehrready.profile import Profile
-from ehrready.readers import builtin
+from ehrready.readers import chosen
 from ehrready.readers.base import Ended, Reader, SourceFile
 from ehrready.rules import waivers
 from ehrready.scorecard import Scorecard, build
@@ -37,6 +38,7 @@ class Options:
     memory: str = "4GB"
     threads: int | None = None
     internal: bool = False
+    reports: tuple[str, ...] = ()
     waivers: str | None = None
     baseline: str | None = None
     stamp: str | None = None
@@ -47,15 +49,15 @@ class Options:
         return {"format": self.format, "rules": [Path(r).name for r in self.rules], "internal": self.internal}
 
 
-def read_profile(sources: Sequence[str], options: Options) -> tuple[Profile, Ledger, list[SourceFile]]:
-    """Read the sources and measure them; raises SourceError when there is nothing to read."""
+def read_profile(sources: Sequence[str], options: Options, *, readers: Sequence[Reader] = ()) -> tuple[Profile, Ledger, list[SourceFile]]:
+    """Read the sources and measure them (with ``readers`` instead of those of the options); SourceError: nothing to read."""
     from ehrready import sources as files_of
     from ehrready.engines import duckdb as engine
     from ehrready.measure import measure
     from ehrready.terminology.releases import Store
 
     rules = packs.merged(packs.load_all(options.rules))  # a mistake in a pack is told before the long work, not after it
-    readers = builtin(options.mapping)
+    readers = readers or chosen(options.format, options.mapping)
     files = files_of.recognise(files_of.expand(sources), readers, wanted=options.format)
     ledger = Ledger.of(files)
     if all(file.skip for file in files):
@@ -111,18 +113,23 @@ def judge(
     """Evaluate the rules on two profiles: the same code for ``check`` and ``compare``."""
     from ehrready.terminology.releases import Store
 
-    chosen = (
+    judged = (
         packs.load_all(options.rules)
         if options.rules
         else packs.default_packs([*live.formats, *([options.mapping] if options.mapping else [])])
     )
     store = Store.open(options.terminology)
-    rules, day = packs.merged(chosen), waivers.today(options.stamp)
+    rules, day = packs.merged(judged), waivers.today(options.stamp)
     accepted = waivers.load(options.waivers, {*(rule.id for rule in rules), *packs.known()}, day) if options.waivers else []
     findings = evaluate(live, training, rules, store)
     card = build(
-        live, training, findings, chosen, ledger=ledger, store=store, internal=options.internal, options=options.public(),
+        live, training, findings, judged, ledger=ledger, store=store, internal=options.internal, options=options.public(),
         stamp=options.stamp, training_sha256=training_sha256, waivers=accepted, day=day,
+        plugins=[
+            *plugins.provenance("checks", {rule.check for rule in rules}),
+            *plugins.provenance("readers", set(live.formats)),
+            *plugins.provenance("reporters", {report.partition("=")[0] for report in options.reports}),
+        ],
     )  # fmt: skip
     return card.against(load_scorecard(options.baseline)) if options.baseline else card
 

@@ -9,6 +9,24 @@ if TYPE_CHECKING:
     from ehrready.readers.base import Reader
 
 
+#: Formats that ``--format`` knows without another package.
+FORMATS = ("auto", "fhir", "hl7v2", "omop", "table")
+
+
+def chosen(format_: str, mapping: str | None = None) -> list[Reader]:
+    """Return the readers for ``--format``: the built-in ones, or another package's; raises UsageError when nobody offers it."""
+    if format_ in FORMATS:
+        return builtin(mapping)
+    from ehrready import plugins
+    from ehrready.errors import UsageError
+
+    found = plugins.reader(format_)
+    if found is None:
+        offered = ", ".join([*FORMATS, *plugins.names("readers")])
+        raise UsageError(f"--format must be one of {offered}")
+    return [found]
+
+
 def builtin(mapping: str | None = None) -> list[Reader]:
     """Return the readers in the order in which they are asked whether a file is theirs.
 
