@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import threading
 from typing import TYPE_CHECKING, Any
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
 #: Columns of a query that are numbers; the others are groups.
 _NUMBERS = ("n", "of", "patients")
 _MOST_GROUPS, _MOST_ROWS, _MOST_SECONDS = 2, 100, 600
+#: Table functions that reach nothing.
+_FUNCTIONS = {"range", "generate_series", "unnest"}
 #: Values of group columns that may leave as they are: years, months, names of tables and elements, administrative codes.
 _PERIOD = re.compile(r"(19|20)\d\d(-(0[1-9]|1[0-2]))?")
 _TABLES_SHOWN = sorted({*TABLES, "concept", "coding"})
@@ -61,8 +64,33 @@ def _single_select(con: duckdb.DuckDBPyConnection, query: str) -> None:
         raise CannotCount("the query is not valid SQL of DuckDB") from None
     if len(statements) != 1 or statements[0].type != duckdb.StatementType.SELECT:
         raise CannotCount("the query must be one SELECT")
-    if unknown := sorted(con.get_table_names(query) - ALL.keys()):
+    row = con.execute("SELECT json_serialize_sql(?)", [query]).fetchone()
+    tables, functions, defined = _sources(json.loads(row[0]) if row else {})
+    if closed := sorted(functions - _FUNCTIONS):
+        raise CannotCount(f"the query reads from {closed[0]}(): only the canonical tables may be read ({', '.join(_TABLES_SHOWN)})")
+    if unknown := sorted(tables - defined - ALL.keys()):
         raise CannotCount(f"the query reads {unknown[0]!r}: only the canonical tables may be read ({', '.join(_TABLES_SHOWN)})")
+
+
+def _sources(tree: Any) -> tuple[set[str], set[str], set[str]]:
+    """Return the tables, table functions and common table expressions that a serialised statement names anywhere."""
+    tables: set[str] = set()
+    functions: set[str] = set()
+    defined: set[str] = set()
+    nodes = [tree]
+    while nodes:
+        node = nodes.pop()
+        if isinstance(node, dict):
+            if node.get("type") == "BASE_TABLE":
+                place = [node.get(key) or "" for key in ("catalog_name", "schema_name")]
+                tables.add(".".join(filter(None, [*place, str(node.get("table_name"))])))
+            elif node.get("type") == "TABLE_FUNCTION":
+                functions.add(str((node.get("function") or {}).get("function_name")))
+            defined |= {str(item.get("key")) for item in (node.get("cte_map") or {}).get("map", [])}
+            nodes += node.values()
+        elif isinstance(node, list):
+            nodes += node
+    return tables, functions, defined
 
 
 def _columns(names: list[str], query: str) -> list[int]:

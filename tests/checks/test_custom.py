@@ -104,7 +104,10 @@ def test_training_is_compared_with_where_it_was_measured_too(tmp_path: Path) -> 
         ("SELECT 1 AS n, 2 AS of; SELECT 1 AS n, 2 AS of", "must be one SELECT"),
         ("DROP TABLE patient", "must be one SELECT"),
         ("COPY (SELECT 1 AS n, 2 AS of) TO '/tmp/out.csv'", "must be one SELECT"),
-        ("SELECT count(*) AS n, 1 AS of FROM read_csv('/etc/passwd')", "does not fit the tables"),
+        ("SELECT count(*) AS n, 1 AS of FROM read_csv('/etc/passwd')", "reads from read_csv()"),
+        ("SELECT count(*) AS n, 1 AS of FROM duckdb_settings()", "reads from duckdb_settings()"),
+        ("SELECT count(*) AS n, 1 AS of FROM query('SELECT 1')", "reads from query()"),
+        ("SELECT count(*) AS n, 1 AS of FROM information_schema.tables", "reads 'information_schema.tables'"),
         ("SELECT count(*) AS n, 1 AS of FROM '/etc/passwd'", "only the canonical tables may be read"),
         ("SELECT count(*) AS n, 1 AS of FROM duckdb_settings_x", "only the canonical tables may be read"),
         ("SELECT count(*) AS n, 1 AS of FROM encounters", "only the canonical tables may be read"),
@@ -113,7 +116,7 @@ def test_training_is_compared_with_where_it_was_measured_too(tmp_path: Path) -> 
         ("SELEC 1", "not valid SQL"),
         ("SELECT 1 AS n, 2 AS of, 3 AS a, 4 AS b, 5 AS c", "at most 2 group columns"),
         ('SELECT 1 AS n, 2 AS of, 3 AS "Dr. No"', "a plain name"),
-        ("SELECT 1 AS n, 2 AS of LIMIT (SELECT content FROM read_text('/etc/passwd'))", "does not fit the tables"),
+        ("SELECT 1 AS n, 2 AS of LIMIT (SELECT content FROM read_text('/etc/passwd'))", "reads from read_text()"),
     ],
 )
 def test_what_is_no_count_over_the_tables_is_refused_before_reading(tmp_path: Path, query: str, says: str) -> None:
@@ -145,3 +148,12 @@ def test_a_query_that_fails_is_an_error_and_the_other_rules_are_judged(tmp_path:
     assert CANARY not in card.to_json().decode()
     assert card.verdict == "cannot-tell"
     assert {f["status"] for f in card.document["findings"] if f["rule"] == "sex-there"} == {"pass"}
+
+
+def test_joins_and_common_table_expressions_are_welcome(tmp_path: Path) -> None:
+    query = (
+        "WITH inpatient AS (SELECT record FROM coding WHERE element = 'encounter.class' AND code = 'IMP') "
+        'SELECT count(*) FILTER (WHERE "end" IS NULL) AS n, count(*) AS of FROM encounter JOIN inpatient USING (record)'
+    )
+    (finding,) = _own(_card(tmp_path, query, internal=True))
+    assert (finding["numerator"], finding["denominator"]) == (20, 60)
