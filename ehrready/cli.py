@@ -40,6 +40,9 @@ Format = Annotated[str | None, typer.Option(help="auto, fhir, hl7v2, omop or tab
 Mapping = Annotated[str | None, typer.Option(help="Mapping of a tabular layout: a YAML file or a shipped name.", show_default=False)]
 Rules = Annotated[list[str] | None, typer.Option(help="Rule pack: a YAML file or a shipped name; may repeat.", show_default=False)]
 Terminology = Annotated[Path | None, typer.Option(help="Folder of release tables. [default: the user's data folder]", show_default=False)]
+Validate = Annotated[
+    str | None, typer.Option(help="FHIR resources whose structure is validated: none, sample or all. [default: sample]", show_default=False)
+]
 Memory = Annotated[str | None, typer.Option(help="Memory limit of the engine. [default: 4GB]", show_default=False)]
 Threads = Annotated[int | None, typer.Option(min=1, help="Worker threads. [default: all cores]", show_default=False)]
 Internal = Annotated[bool, typer.Option("--internal", help="Keep exact small counts (not for leaving the hospital).")]
@@ -76,6 +79,7 @@ def profile(
     mapping: Mapping = None,
     rules: Rules = None,
     terminology: Terminology = None,
+    validate: Validate = None,
     memory: Memory = None,
     threads: Threads = None,
     show_paths: ShowPaths = False,
@@ -117,6 +121,7 @@ def check(
     mapping: Mapping = None,
     rules: Rules = None,
     terminology: Terminology = None,
+    validate: Validate = None,
     memory: Memory = None,
     threads: Threads = None,
     stamp: Stamp = None,
@@ -313,7 +318,7 @@ def _options(given: dict[str, Any]) -> Options:
     chosen = {**_settings(), **{key: value for key, value in given.items() if value is not None and value is not False}}
     known = {
         key: chosen[key]
-        for key in ("name", "format", "mapping", "memory", "threads", "internal", "stamp", "terminology", "waivers", "baseline")
+        for key in ("name", "format", "mapping", "memory", "threads", "internal", "stamp", "terminology", "waivers", "baseline", "validate")
         if key in chosen
     }
     if "terminology" in known:
@@ -322,6 +327,8 @@ def _options(given: dict[str, Any]) -> Options:
         from ehrready import readers
 
         readers.chosen(known["format"])
+    if known.get("validate", "sample") not in {"none", "sample", "all"}:
+        raise UsageError("--validate must be one of none, sample, all")
     if "stamp" not in known and os.environ.get("SOURCE_DATE_EPOCH", "").isdigit():
         import datetime as dt
 

@@ -22,6 +22,7 @@ SETTINGS: dict[str, type] = {
     "fail_on": str,
     "against": str,
     "waivers": str,
+    "validate": str,
     "baseline": str,
 }
 

@@ -30,20 +30,23 @@ def measure(con: duckdb.DuckDBPyConnection, rules: Iterable[Rule]) -> Frame:
                 new = (row.n, row.of, row.patients or 0, int(row.patients is None))
                 frame[key] = tuple((a or 0) + b for a, b in zip(before, new, strict=True))
         except CannotCount as error:
-            frame[rule.id, rule.digest, "{}", str(error)] = (0, 0, 0, 0)
+            frame[rule.id, rule.digest, "{}", f"{error.status}: {error}"] = (0, 0, 0, 0)
         except Exception as error:  # noqa: BLE001 - a result of its own; its text may quote data
-            frame[rule.id, rule.digest, "{}", f"the measure crashed ({type(error).__name__})"] = (0, 0, 0, 0)
+            frame[rule.id, rule.digest, "{}", f"error: the measure crashed ({type(error).__name__})"] = (0, 0, 0, 0)
     return frame
 
 
 def outcomes(profile: Profile, key: tuple[str, str]) -> list[Outcome]:
     """Return the outcomes of a rule from what was counted for it under its (id, digest)."""
     rows = list(profile.rows("custom", *key))
-    if not rows:
+    if not rows and not profile.frames["custom"]:
         return skip("not-assessed", "the profile was made without this rule: name its pack with --rules when profiling")
+    if not rows:
+        return skip("not-assessed", "the profile was made with other rules, or with other options of this one: profile it again")
     failed = sorted({row[0][3] for row in rows if row[0][3]})
     if failed:
-        return skip("error", failed[0])
+        status, _, reason = failed[0].partition(": ")
+        return skip(status if status in {"error", "not-applicable"} else "error", reason)
     found = []
     for (_, _, group, _), (n, of, patients, unknown) in rows:
         # whose records they are is not known: their number may be a single patient's

@@ -35,6 +35,7 @@ class Options:
     mapping: str | None = None
     terminology: Path | None = None
     rules: tuple[str, ...] = ()
+    validate: str = "sample"
     memory: str = "4GB"
     threads: int | None = None
     internal: bool = False
@@ -56,8 +57,10 @@ def read_profile(sources: Sequence[str], options: Options, *, readers: Sequence[
     from ehrready.measure import measure
     from ehrready.terminology.releases import Store
 
-    rules = packs.merged(packs.load_all(options.rules))  # a mistake in a pack is told before the long work, not after it
-    readers = readers or chosen(options.format, options.mapping)
+    rules = packs.merged(
+        packs.load_all(options.rules) or packs.every(options.mapping)
+    )  # a mistake in a pack is told before the long work, not after it
+    readers = readers or chosen(options.format, options.mapping, options.validate)
     files = files_of.recognise(files_of.expand(sources), readers, wanted=options.format)
     ledger = Ledger.of(files)
     if all(file.skip for file in files):

@@ -1,6 +1,6 @@
 """The checks: one module per dimension; importing this package registers them."""
 
-from ehrready.checks import comparability, completeness, conformance, custom, mix, plausibility, release, shift, units
+from ehrready.checks import comparability, completeness, conformance, custom, mix, plausibility, release, shift, structure, units
 from ehrready.checks.base import CHECKS, DIMENSIONS, Check, Outcome, check
 
 __all__ = [
@@ -17,5 +17,6 @@ __all__ = [
     "plausibility",
     "release",
     "shift",
+    "structure",
     "units",
 ]

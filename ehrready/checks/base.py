@@ -81,7 +81,14 @@ class Counted:
 
 
 class CannotCount(Exception):
-    """A rule's own measure failed; the message is a template that may stand in a report."""
+    """A rule's own measure failed; the message is a template that may stand in a report.
+
+    ``status`` is ``not-applicable`` where there is nothing to count, else ``error``.
+    """
+
+    def __init__(self, message: str, status: str = "error") -> None:
+        self.status = status
+        super().__init__(message)
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,10 +13,10 @@ if TYPE_CHECKING:
 FORMATS = ("auto", "fhir", "hl7v2", "omop", "table")
 
 
-def chosen(format_: str, mapping: str | None = None) -> list[Reader]:
+def chosen(format_: str, mapping: str | None = None, validate: str = "sample") -> list[Reader]:
     """Return the readers for ``--format``: the built-in ones, or another package's; raises UsageError when nobody offers it."""
     if format_ in FORMATS:
-        return builtin(mapping)
+        return builtin(mapping, validate)
     from ehrready import plugins
     from ehrready.errors import UsageError
 
@@ -27,15 +27,18 @@ def chosen(format_: str, mapping: str | None = None) -> list[Reader]:
     return [found]
 
 
-def builtin(mapping: str | None = None) -> list[Reader]:
+def builtin(mapping: str | None = None, validate: str = "sample") -> list[Reader]:
     """Return the readers in the order in which they are asked whether a file is theirs.
+
+    ``validate``: how many whole FHIR resources are kept for checks of their structure, ``none``, a ``sample`` or ``all``.
 
     ``mapping`` names a tabular layout (a shipped name or a YAML file); its tables go before OMOP's.
     """
-    from ehrready.readers.fhir import FhirReader
+    from ehrready.readers.fhir import SAMPLE, FhirReader
     from ehrready.readers.hl7v2 import Hl7v2Reader
     from ehrready.readers.tabular import OmopReader, TableReader
 
+    fhir = FhirReader({"none": 0, "sample": SAMPLE, "all": None}[validate])
     if mapping:
-        return [FhirReader(), Hl7v2Reader(), TableReader(Path(mapping)), OmopReader()]
-    return [FhirReader(), Hl7v2Reader(), OmopReader(), TableReader(None)]
+        return [fhir, Hl7v2Reader(), TableReader(Path(mapping)), OmopReader()]
+    return [fhir, Hl7v2Reader(), OmopReader(), TableReader(None)]

@@ -48,10 +48,20 @@ def resource_types() -> tuple[str, ...]:
     return tuple((Path(__file__).parent / "mappings" / "fhir_types.txt").read_text("utf-8").split())
 
 
+#: Resources of each type that are kept whole unless ``--validate`` says otherwise.
+SAMPLE = 100
+
+
 class FhirReader:
-    """Reader of FHIR R4 JSON; R4B, R5 and STU3 where the element names agree."""
+    """Reader of FHIR R4 JSON; R4B, R5 and STU3 where the element names agree.
+
+    ``sample`` resources of each type are kept whole, until the engine closes, for checks of their structure (None: all).
+    """
 
     format = "fhir"
+
+    def __init__(self, sample: int | None = SAMPLE) -> None:
+        self.sample = sample
 
     def recognise(self, path: Path, head: bytes) -> str:
         """Return ``ndjson`` or ``document``, or ``""`` for a file that is not FHIR JSON.
@@ -82,6 +92,7 @@ class FhirReader:
         """Fill the canonical tables; yields the events of the ledger."""
         self._entries: dict[int, int] = {}
         fhir_sql.prepare(con)
+        con.execute("CREATE OR REPLACE TEMP TABLE fhir_sample (record BIGINT, type VARCHAR, place BIGINT, text VARCHAR)")
         for kind in ("ndjson", "document"):
             chosen = [file for file in files if file.kind == kind]
             blocks = Blocks()
@@ -135,7 +146,18 @@ class FhirReader:
             yield from self._array(con)
         yield from self._unpack(con)
         yield from self._typed(con)
+        self._keep(con)
         fhir_sql.extract(con, mapping())
+
+    def _keep(self, con: duckdb.DuckDBPyConnection) -> None:
+        """Keep whole resources for checks of their structure: of each type those that come first in a fixed shuffle of places."""
+        if self.sample == 0:
+            return
+        first = "" if self.sample is None else f" QUALIFY row_number() OVER (PARTITION BY type ORDER BY place, record) <= {self.sample}"
+        place = f"((record % 1000003) * 7919 + (record >> {POSITION_BITS}) * 104729) % 1000003"
+        con.execute(f"INSERT INTO fhir_sample SELECT record, type, {place} AS place, text FROM resource{first}")
+        if self.sample is not None:
+            con.execute(f"CREATE OR REPLACE TEMP TABLE fhir_sample AS SELECT * FROM fhir_sample{first}")
 
     def _rescue(self, con: duckdb.DuckDBPyConnection, file: int, text: str) -> Iterator[Event]:
         """Read a broken document as lines when it turns out to be NDJSON with a bad first line."""

@@ -26,6 +26,13 @@ def default_packs(formats: Iterable[str]) -> list[Pack]:
     return _outermost([pack for pack in packs if pack.name == "core" or seen & set(pack.formats)])
 
 
+def every(mapping: str | None) -> list[Pack]:
+    """Return all packs that could be taken without being named, before it is known which formats there are."""
+    return default_packs(
+        [*(fmt for path in shipped().values() for fmt in load(path).formats if fmt in {"fhir", "hl7v2", "omop"}), mapping or ""]
+    )
+
+
 def load_all(names: Sequence[str]) -> list[Pack]:
     """Load packs by shipped name or path; raises UsageError with the mistakes of all of them."""
     problems: list[str] = []
