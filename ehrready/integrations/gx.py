@@ -12,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import difflib
 import importlib
+import io
 import logging
 import os
 import re
@@ -29,18 +30,23 @@ if TYPE_CHECKING:
     import duckdb
     import pandas as pd
 
-    from ehrready.integrations.gx_expectations import ExpectCodesToBeOfRelease as ExpectCodesToBeOfRelease
-    from ehrready.integrations.gx_expectations import ExpectColumnValuesToBeValidCodes as ExpectColumnValuesToBeValidCodes
-    from ehrready.integrations.gx_expectations import ExpectColumnValuesToHaveNoFreeText as ExpectColumnValuesToHaveNoFreeText
-    from ehrready.integrations.gx_expectations import ExpectUnitsToBeValidForCode as ExpectUnitsToBeValidForCode
+    from ehrready.integrations.gx_expectations import (
+        ExpectCodesToBeOfRelease,
+        ExpectColumnValuesToBeValidCodes,
+        ExpectColumnValuesToHaveNoFreeText,
+        ExpectUnitsToBeValidForCode,
+    )
 
-#: The expectations that ehrready adds to GX.
-OURS = (
+__all__ = [
+    "Counts",
+    "ExpectCodesToBeOfRelease",
     "ExpectColumnValuesToBeValidCodes",
     "ExpectColumnValuesToHaveNoFreeText",
-    "ExpectCodesToBeOfRelease",
     "ExpectUnitsToBeValidForCode",
-)
+    "library",
+    "measure_expectation",
+]
+
 MISSING = "Great Expectations is not installed: install ehrready[gx]"
 
 # COMPLETE is the only format that says which rows were unexpected (their numbers, to count patients by); the values stay out
@@ -53,12 +59,16 @@ _FORMAT = {
 }
 #: Settings of a result or of GX Cloud, which an expectation's arguments may carry and which decide nothing here.
 _NOT_ARGUMENTS = ("result_format", "catch_exceptions", "batch_id", "id", "meta", "notes", "rendered_content", "windows", "description")
-#: Metrics about nulls: a value absent for a stated reason is an answer to them.
-_NULL_METRICS = ("column_values.nonnull", "column_values.null", "column_values.non_null")
+#: Expectations about nulls: a value absent for a stated reason is an answer to them.
+_NULLS = (
+    "expect_column_values_to_not_be_null",
+    "expect_column_values_to_be_null",
+    "expect_column_proportion_of_non_null_values_to_be_between",
+)
 
 
 def __getattr__(name: str) -> Any:
-    if name not in OURS:
+    if name not in __all__:
         raise AttributeError(f"module {__name__} has no attribute {name}")
     library()
     return getattr(importlib.import_module("ehrready.integrations.gx_expectations"), name)
@@ -119,12 +129,10 @@ def measure_expectation(
     """
     library()
     try:
-        made = _build(table, expectation, kwargs)
-        wanted = _wanted(table, made)
         with _quiet():
-            frame, people = gx_tables.frame(con, table, wanted, keep_reasons=str(made.map_metric).startswith(_NULL_METRICS) if _maps(made) else False)
-            result = _validate(made, frame, parameters)
-            return _counts(made, result, frame, people)
+            made = _build(table, expectation, kwargs)
+            frame, people = gx_tables.frame(con, table, _wanted(table, made), keep_reasons=_about_nulls(made))
+            return _counts(made, _validate(made, frame, parameters), frame, people)
     except _Refused as error:
         return Counts(error=str(error))
 
@@ -145,21 +153,21 @@ def _build(table: str, name: str, kwargs: Mapping[str, Any]) -> Any:
     except ExpectationNotFoundError:
         known = [one for one in list_registered_expectation_implementations() if one]
         raise _Refused(f"Great Expectations has no expectation {name!r}{_hint(_snake(name), known)}") from None
+    if any("query" in field for field in kind.__fields__):
+        raise _Refused(f"{_snake(name)} needs a database: write it as a rule with check: sql")
     given = {key: value for key, value in kwargs.items() if key not in _NOT_ARGUMENTS}
     if foreign := sorted(set(given) - set(kind.__fields__)):
         raise _Refused(f"{_snake(name)} has no argument {foreign[0]!r}{_hint(foreign[0], kind.__fields__)}")
     for key in _columns_of(given):
-        _column(table, key)
+        if kind.expectation_type != "expect_column_to_exist":
+            _column(table, key)
     _safe(table, given)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # of conditions written as text, which are refused below
-        try:
-            made = kind(**given)
-        except Exception as error:  # noqa: BLE001 - its text quotes the arguments
-            places = sorted({str(one["loc"][0]) for one in error.errors()}) if hasattr(error, "errors") else []
-            named = ", ".join(place for place in places if place in kind.__fields__) or "see its documentation"
-            raise _Refused(f"the arguments of {_snake(name)} do not fit: {named}") from None
-    return made
+    try:
+        return kind(**given)
+    except Exception as error:  # noqa: BLE001 - its text quotes the arguments
+        places = sorted({str(one["loc"][0]) for one in error.errors()}) if hasattr(error, "errors") else []
+        named = ", ".join(place for place in places if place in kind.__fields__) or "see its documentation"
+        raise _Refused(f"the arguments of {_snake(name)} do not fit: {named}") from None
 
 
 def _columns_of(given: Mapping[str, Any]) -> list[str]:
@@ -200,11 +208,18 @@ def _safe(table: str, given: Mapping[str, Any]) -> None:
             schema += part
 
 
+def _about_nulls(made: Any) -> bool:
+    return made.expectation_type in _NULLS
+
+
 def _maps(made: Any) -> bool:
     """Is it an expectation about records?"""
-    from great_expectations.expectations import expectation as kinds
-
+    kinds = _kinds()
     return isinstance(made, kinds.ColumnMapExpectation | kinds.ColumnPairMapExpectation | kinds.MulticolumnMapExpectation)
+
+
+def _kinds() -> Any:
+    return importlib.import_module("great_expectations.expectations.expectation")
 
 
 def _wanted(table: str, made: Any) -> list[str]:
@@ -221,17 +236,17 @@ def _wanted(table: str, made: Any) -> list[str]:
             column = part.get("column")
             named.add(str(column.get("name") if isinstance(column, Mapping) else column))
             parts += part.get("conditions") or []
-    return [name for name in known if name in named]
+    return [name for name in known if name in named] or list(known)
 
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Silence GX: its log and its warnings quote values."""
+    """Silence GX: what it logs, warns of and prints may quote values."""
     logger = logging.getLogger("great_expectations")
     before = logger.disabled, logger.propagate, list(logger.handlers), logger.level
     logger.propagate, logger.handlers = False, [logging.NullHandler()]
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
             warnings.simplefilter("ignore")
             yield
     finally:
@@ -242,7 +257,7 @@ def _quiet() -> Iterator[None]:
 def _validate(made: Any, frame: pd.DataFrame, parameters: Mapping[str, Any] | None) -> Any:
     """Return GX's result, from a context of its own that leaves the caller's in place."""
     import great_expectations as gx
-    from great_expectations.data_context.data_context.context_factory import project_manager, set_context
+    from great_expectations.data_context.data_context.context_factory import project_manager
     from great_expectations.exceptions.exceptions import DataContextRequiredError
 
     try:
@@ -258,13 +273,14 @@ def _validate(made: Any, frame: pd.DataFrame, parameters: Mapping[str, Any] | No
     except Exception as error:  # noqa: BLE001 - a result of its own; its text may quote data
         raise _Refused(_crashed(made, type(error).__name__)) from None
     finally:
-        if before is not None:
-            set_context(before)
+        project_manager.set_project(before)
 
 
 def _crashed(made: Any, kind: str = "") -> str:
     named = f" ({kind})" if kind else ""
-    return f"{made.expectation_type} crashed on this table{named}: check that its arguments fit the column's type and that they are all given"
+    return (
+        f"{made.expectation_type} crashed on this table{named}: check that its arguments fit the column's type and that they are all given"
+    )
 
 
 def _counts(made: Any, result: Any, frame: pd.DataFrame, people: np.ndarray) -> Counts:
@@ -297,11 +313,13 @@ def _evaluated(made: Any, frame: pd.DataFrame) -> np.ndarray:
         rows = rows.query(PandasExecutionEngine().condition_to_filter_clause(condition))
     names = _columns_of({key: kwargs.get(key) for key in ("column", "column_A", "column_B", "column_list")})
     if hasattr(made, "column"):
-        how = "" if str(made.map_metric) in {"column_values.nonnull", "column_values.null"} else "any"
+        how = "" if _about_nulls(made) else "any"
     else:
         ignored = str(getattr(made.ignore_row_if, "value", made.ignore_row_if))
         how = {"both_values_are_missing": "all", "all_values_are_missing": "all", "neither": "", "never": ""}.get(ignored, "any")
-    return np.asarray((rows.dropna(how=how, subset=names) if how else rows).index, dtype=np.int64)
+    absent = rows[names].isna()
+    passed = absent.all(axis=1) if how == "all" else absent.any(axis=1) if how else np.zeros(len(rows), dtype=bool)
+    return np.asarray(rows.index[~passed], dtype=np.int64)
 
 
 def _moments(all_of: np.ndarray, bad: np.ndarray) -> tuple[int, int, int, int, int]:

@@ -95,7 +95,9 @@ def _of_release(frame: pd.DataFrame, column: str, *, system: str, release: str, 
     labels = [one.label for one in table.releases] if table else []
     label = release if release in labels else normalise_version(key, release)
     if table is None or label not in labels:
-        raise GreatExpectationsError(f"no such release of {key} is loaded (loaded: {', '.join(labels) or 'none'}): see ehrready terminology")
+        raise GreatExpectationsError(
+            f"no such release of {key} is loaded (loaded: {', '.join(labels) or 'none'}): see ehrready terminology"
+        )
     at = labels.index(label)
 
     def judge(distinct: list[tuple[str, ...]]) -> list[bool]:
@@ -200,7 +202,7 @@ class _Ours(ColumnMapExpectation):  # type: ignore[misc]
     @classmethod
     def _prescriptive_template(cls, renderer_configuration: Any) -> Any:
         for name in ("column", "mostly", *cls.success_keys):
-            value = getattr(renderer_configuration.kwargs, "get", dict().get)(name)
+            value = (renderer_configuration.kwargs or {}).get(name)
             if value is not None:
                 kind = RendererValueType.NUMBER if name == "mostly" else RendererValueType.STRING
                 renderer_configuration.add_param(name=name, param_type=kind, value=value)

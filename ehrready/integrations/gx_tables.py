@@ -32,7 +32,7 @@ MAIN_CODE: dict[str, str] = {
 _CODING = {"code": "code", "code_system": "system", "code_version": "version", "code_display": "display"}
 _STATE = (
     "CASE WHEN t.n_codings > 0 THEN 'coded' WHEN t.absent_reason = 'masked' THEN 'masked' "
-    "WHEN t.absent_reason IS NOT NULL AND (t.\"text\" IS NULL OR null_token(t.\"text\")) THEN 'absent-with-reason' "
+    'WHEN t.absent_reason IS NOT NULL AND (t."text" IS NULL OR null_token(t."text")) THEN \'absent-with-reason\' '
     "WHEN null_token(t.\"text\") THEN 'null-token' WHEN t.\"text\" IS NOT NULL THEN 'text-only' "
     "WHEN t.absent_reason IS NOT NULL THEN 'absent-with-reason' ELSE 'missing' END"
 )
@@ -65,7 +65,7 @@ def frame(
     where = " WHERE t.excluded IS NULL" if "excluded" in ALL[table].names else ""
     order = ", ".join(f't."{name}"' for name in _ORDER.get(table, ("record", "id")))
     try:
-        sql = f'SELECT {", ".join([*select, f"{number} AS ehrready_patient"])} FROM {source}{where} ORDER BY {order}'
+        sql = f"SELECT {', '.join([*select, f'{number} AS ehrready_patient'])} FROM {source}{where} ORDER BY {order}"
         made = con.sql(sql).to_arrow_table()
     finally:
         con.unregister("_preferred")
@@ -81,7 +81,7 @@ def _expression(table: str, name: str, keep_reasons: bool) -> str:
         return f'm."{_CODING[name]}"'
     if ALL[table].field(name).type != "string":
         return f't."{name}"'
-    return f"CASE WHEN is_absent(t.\"{name}\") THEN {quote('stated-absence') if keep_reasons else 'NULL'} ELSE t.\"{name}\" END"
+    return f'CASE WHEN is_absent(t."{name}") THEN {quote("stated-absence") if keep_reasons else "NULL"} ELSE t."{name}" END'
 
 
 def _main_codings(con: duckdb.DuckDBPyConnection, element: str) -> str:
@@ -90,7 +90,7 @@ def _main_codings(con: duckdb.DuckDBPyConnection, element: str) -> str:
 
     from ehrready.terminology import systems
 
-    found = [row[0] for row in con.execute("SELECT DISTINCT \"system\" FROM coding WHERE element = ? ORDER BY 1", [element]).fetchall()]
+    found = [row[0] for row in con.execute('SELECT DISTINCT "system" FROM coding WHERE element = ? ORDER BY 1', [element]).fetchall()]
     keys = [systems.resolve(name).key for name in found]
     ranks = [{"loinc": 0, "snomed": 1, "local": 3, "": 3}.get(key, 2) for key in keys]
     con.register("_preferred", pa.table({"name": pa.array(found, pa.string()), "rank": pa.array(ranks, pa.int64())}))
