@@ -14,7 +14,7 @@ from typing import Any
 
 from ehrready import rules as packs
 from ehrready.errors import EhrreadyError, SourceError, UsageError
-from ehrready.evaluate import evaluate
+from ehrready.evaluate import Finding, evaluate
 from ehrready.ledger import Ledger
 from ehrready.profile import Profile
 from ehrready.readers import builtin
@@ -44,8 +44,13 @@ class Options:
         return {"format": self.format, "rules": [Path(r).name for r in self.rules], "internal": self.internal}
 
 
-def read_profile(sources: Sequence[str], options: Options) -> tuple[Profile, Ledger, list[SourceFile]]:
-    """Read the sources and measure them; raises SourceError when there is nothing to read."""
+def read_profile(
+    sources: Sequence[str], options: Options, *, also: Callable[[Any], None] | None = None
+) -> tuple[Profile, Ledger, list[SourceFile]]:
+    """Read the sources and measure them; raises SourceError when there is nothing to read.
+
+    ``also`` looks at the tables in the locked engine, too, before they go (a suite of Great Expectations).
+    """
     from ehrready import sources as files_of
     from ehrready.engines import duckdb as engine
     from ehrready.measure import measure
@@ -72,6 +77,8 @@ def read_profile(sources: Sequence[str], options: Options) -> tuple[Profile, Led
         engine.lock(con)
         options.progress("measuring", 0, 1)
         profile = measure(con, ledger, name=options.name, store=Store.open(options.terminology))
+        if also is not None:
+            also(con)
     profile.source_elements = {element: " | ".join(sorted(set(places))) for element, places in sorted(elements.items())}
     return profile, ledger, files
 
@@ -104,13 +111,16 @@ def judge(
     *,
     ledger: Ledger | None = None,
     training_sha256: str | None = None,
+    more: tuple[packs.Pack, list[Finding]] | None = None,
 ) -> Scorecard:
-    """Evaluate the rules on two profiles: the same code for ``check`` and ``compare``."""
+    """Evaluate the rules on two profiles: the same code for ``check`` and ``compare``; ``more`` are findings of another's."""
     from ehrready.terminology.releases import Store
 
     chosen = packs.load_all(options.rules) if options.rules else packs.default_packs(live.formats)
     store = Store.open(options.terminology)
     findings = evaluate(live, training, packs.merged(chosen), store)
+    if more is not None:
+        chosen, findings = [*chosen, more[0]], [*findings, *more[1]]
     return build(
         live, training, findings, chosen, ledger=ledger, store=store, internal=options.internal, options=options.public(),
         stamp=options.stamp, training_sha256=training_sha256,

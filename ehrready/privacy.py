@@ -19,7 +19,7 @@ from ehrready.tables import table_of
 SMALLEST = 11
 
 #: Checks whose denominator is the part of a table that has what they compare.
-PARTIAL = ("time-plausible", "unique", "linked", "allowed-value", "value-parses", "value-plausible", "unit-valid")
+PARTIAL = ("time-plausible", "unique", "linked", "allowed-value", "value-parses", "value-plausible", "unit-valid", "expectation")
 
 
 def small(count: int | None) -> bool:

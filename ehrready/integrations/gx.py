@@ -137,8 +137,10 @@ def measure_expectation(
         return Counts(error=str(error))
 
 
-def _snake(name: str) -> str:
-    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name).lower()
+def snake(name: str) -> str:
+    """Return the snake case of an expectation's name, which is how suites write it."""
+    apart = re.sub(r"(.)([A-Z][a-z]+)", r"\1_\2", name)
+    return re.sub(r"([a-z0-9])([A-Z])", r"\1_\2", apart).lower()
 
 
 def _build(table: str, name: str, kwargs: Mapping[str, Any]) -> Any:
@@ -149,15 +151,15 @@ def _build(table: str, name: str, kwargs: Mapping[str, Any]) -> Any:
     if table not in gx_tables.NAMES:
         raise _Refused(f"no table is called {table!r}{_hint(table, gx_tables.NAMES)}: there are {', '.join(gx_tables.NAMES)}")
     try:
-        kind = get_expectation_impl(_snake(name))
+        kind = get_expectation_impl(snake(name))
     except ExpectationNotFoundError:
         known = [one for one in list_registered_expectation_implementations() if one]
-        raise _Refused(f"Great Expectations has no expectation {name!r}{_hint(_snake(name), known)}") from None
+        raise _Refused(f"Great Expectations has no expectation {name!r}{_hint(snake(name), known)}") from None
     if any("query" in field for field in kind.__fields__):
-        raise _Refused(f"{_snake(name)} needs a database: write it as a rule with check: sql")
+        raise _Refused(f"{snake(name)} needs a database: write it as a rule with check: sql")
     given = {key: value for key, value in kwargs.items() if key not in _NOT_ARGUMENTS}
     if foreign := sorted(set(given) - set(kind.__fields__)):
-        raise _Refused(f"{_snake(name)} has no argument {foreign[0]!r}{_hint(foreign[0], kind.__fields__)}")
+        raise _Refused(f"{snake(name)} has no argument {foreign[0]!r}{_hint(foreign[0], kind.__fields__)}")
     for key in _columns_of(given):
         if kind.expectation_type != "expect_column_to_exist":
             _column(table, key)
@@ -167,7 +169,7 @@ def _build(table: str, name: str, kwargs: Mapping[str, Any]) -> Any:
     except Exception as error:  # noqa: BLE001 - its text quotes the arguments
         places = sorted({str(one["loc"][0]) for one in error.errors()}) if hasattr(error, "errors") else []
         named = ", ".join(place for place in places if place in kind.__fields__) or "see its documentation"
-        raise _Refused(f"the arguments of {_snake(name)} do not fit: {named}") from None
+        raise _Refused(f"the arguments of {snake(name)} do not fit: {named}") from None
 
 
 def _columns_of(given: Mapping[str, Any]) -> list[str]:

@@ -3,8 +3,9 @@
 Great Expectations knows values and nulls, no stated absences, and one table at a time.  So a scalar that is absent for a
 stated reason is null here (unless ``keep_reasons``), excluded records are left out as everywhere, and an event table has
 its main coding beside it: ``code``, ``code_system``, ``code_version``, ``code_display`` (LOINC before SNOMED CT before any
-other recognised system).  ``observation.any_unit`` is the unit's code, else its text; ``concept.state`` what ``present``
-and ``coded`` count.
+other recognised system).  ``observation.any_unit`` is the unit's code, else its text.  ``observation.value_state``,
+``observation.unit_state`` and ``concept.state`` are what ``present`` and ``coded`` count: ``present`` or ``coded``,
+``text-only``, ``null-token``, ``missing``, ``absent-with-reason``; null where the element does not apply or is masked.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ehrready.engines.duckdb import quote
+from ehrready.measure import ELIGIBLE
 from ehrready.tables import ALL, CODED, TABLES
 
 if TYPE_CHECKING:
@@ -30,14 +32,26 @@ MAIN_CODE: dict[str, str] = {
 }
 
 _CODING = {"code": "code", "code_system": "system", "code_version": "version", "code_display": "display"}
+# the states of ehrready.measure, null where the element does not apply or is masked
 _STATE = (
-    "CASE WHEN t.n_codings > 0 THEN 'coded' WHEN t.absent_reason = 'masked' THEN 'masked' "
+    "CASE WHEN t.n_codings > 0 THEN 'coded' WHEN t.absent_reason = 'masked' THEN NULL "
     'WHEN t.absent_reason IS NOT NULL AND (t."text" IS NULL OR null_token(t."text")) THEN \'absent-with-reason\' '
     "WHEN null_token(t.\"text\") THEN 'null-token' WHEN t.\"text\" IS NOT NULL THEN 'text-only' "
     "WHEN t.absent_reason IS NOT NULL THEN 'absent-with-reason' ELSE 'missing' END"
 )
+_VALUE_STATE = (
+    f"CASE WHEN {ELIGIBLE['observation.value']} THEN CASE WHEN value_kind = 'text' AND null_token(value_text) THEN 'null-token' "
+    "WHEN value_kind IS NOT NULL THEN 'present' WHEN absent_reason = 'masked' THEN NULL "
+    "WHEN absent_reason IS NOT NULL THEN 'absent-with-reason' ELSE 'missing' END END"
+)
+_UNIT_STATE = (
+    f"CASE WHEN {ELIGIBLE['observation.unit']} THEN CASE WHEN coalesce(unit, unit_code) IS NULL THEN 'missing' "
+    "WHEN null_token(coalesce(unit, unit_code)) THEN 'null-token' ELSE 'present' END END"
+)
 _DERIVED = {
     ("observation", "any_unit"): "coalesce(CASE WHEN NOT null_token(t.unit_code) THEN t.unit_code END, t.unit)",
+    ("observation", "value_state"): _VALUE_STATE,
+    ("observation", "unit_state"): _UNIT_STATE,
     ("concept", "state"): _STATE,
 }
 _ORDER = {"concept": ("record", "element", "ordinal"), "coding": ("record", "element", "concept", "position", "system", "code")}
