@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import difflib
+import gc
 import importlib
 import io
 import logging
@@ -59,6 +60,8 @@ _FORMAT = {
 }
 #: Settings of a result or of GX Cloud, which an expectation's arguments may carry and which decide nothing here.
 _NOT_ARGUMENTS = ("result_format", "catch_exceptions", "batch_id", "id", "meta", "notes", "rendered_content", "windows", "description")
+#: Rows of a frame that is worth collecting at once (0.2 s).
+_LARGE = 100_000
 #: Expectations about nulls: a value absent for a stated reason is an answer to them.
 _NULLS = (
     "expect_column_values_to_not_be_null",
@@ -131,8 +134,13 @@ def measure_expectation(
     try:
         with _quiet():
             made = _build(table, expectation, kwargs)
-            frame, people = gx_tables.frame(con, table, _wanted(table, made), keep_reasons=_about_nulls(made))
-            return _counts(made, _validate(made, frame, parameters), frame, people)
+            wanted, rows = _wanted(table, made)
+            frame, people = gx_tables.frame(con, table, wanted, keep_reasons=_about_nulls(made), rows=rows)
+            counts = _counts(made, _validate(made, frame, parameters), frame, people)
+            if len(frame) > _LARGE:  # GX's objects refer to one another and so keep the frame
+                del frame, people
+                gc.collect()
+            return counts
     except _Refused as error:
         return Counts(error=str(error))
 
@@ -160,8 +168,8 @@ def _build(table: str, name: str, kwargs: Mapping[str, Any]) -> Any:
     given = {key: value for key, value in kwargs.items() if key not in _NOT_ARGUMENTS}
     if foreign := sorted(set(given) - set(kind.__fields__)):
         raise _Refused(f"{snake(name)} has no argument {foreign[0]!r}{_hint(foreign[0], kind.__fields__)}")
-    for key in _columns_of(given):
-        if kind.expectation_type != "expect_column_to_exist":
+    if not _about_columns(kind):
+        for key in _columns_of(given):
             _column(table, key)
     _safe(table, given)
     try:
@@ -185,20 +193,27 @@ def _column(table: str, name: str) -> None:
         raise _Refused(f"the table {table} has no column {name!r}{_hint(name, known)}: it has {', '.join(known)}")
 
 
+def _conditions(condition: Any) -> Iterator[tuple[str, str | None]]:
+    """Yield the kind (``""``: none) and the column of each part of a row condition, given as an object or as JSON."""
+    parts = [] if condition is None else [condition]
+    while parts:
+        part = parts.pop()
+        part = part.dict() if hasattr(part, "dict") else part
+        if not isinstance(part, Mapping):
+            yield "", None
+            continue
+        column = part.get("column")
+        yield str(part.get("type", "")), str(column.get("name") if isinstance(column, Mapping) else column) if column is not None else None
+        parts += part.get("conditions") or []
+
+
 def _safe(table: str, given: Mapping[str, Any]) -> None:
     """Refuse conditions that are program text for pandas, and schemas that are fetched from elsewhere."""
-    condition = given.get("row_condition")
-    if condition is not None:
-        condition = condition.dict() if hasattr(condition, "dict") else condition
-        parts = [condition]
-        while parts:
-            part = parts.pop()
-            if not isinstance(part, Mapping) or part.get("type") not in {"comparison", "nullity", "and", "or"}:
-                raise _Refused("row_condition must be a condition object (comparison, nullity, and, or), no text")
-            column = part.get("column")
-            if column is not None:
-                _column(table, str(column.get("name") if isinstance(column, Mapping) else column))
-            parts += part.get("conditions") or []
+    for kind, column in _conditions(given.get("row_condition")):
+        if kind not in {"comparison", "nullity", "and", "or"}:
+            raise _Refused("row_condition must be a condition object (comparison, nullity, and, or), no text")
+        if column is not None:
+            _column(table, column)
     schema = [given.get("json_schema")]
     while schema:
         part = schema.pop()
@@ -208,6 +223,11 @@ def _safe(table: str, given: Mapping[str, Any]) -> None:
             schema += part.values()
         elif isinstance(part, list | tuple):
             schema += part
+
+
+def _about_columns(kind: Any) -> bool:
+    """Is it an expectation about which columns there are, for which a wrong name is an answer?"""
+    return str(kind.expectation_type).startswith(("expect_table", "expect_column_to_exist"))
 
 
 def _about_nulls(made: Any) -> bool:
@@ -224,21 +244,16 @@ def _kinds() -> Any:
     return importlib.import_module("great_expectations.expectations.expectation")
 
 
-def _wanted(table: str, made: Any) -> list[str]:
-    """Return the columns that the expectation needs: those it names, or all when it is about the table."""
+def _wanted(table: str, made: Any) -> tuple[list[str], bool]:
+    """Return the columns that the expectation needs (those it names, or all) and whether it needs rows."""
     known = gx_tables.columns(table)
-    if not {"column", "column_A", "column_list"} & set(made.__fields__):
-        return list(known)
+    if str(made.expectation_type).startswith("expect_table_row_count"):
+        return ["record"], True
+    if _about_columns(made) or not {"column", "column_A", "column_list"} & set(made.__fields__):
+        return list(known), not _about_columns(made)
     named = set(_columns_of(made.configuration.kwargs))
-    parts = [made.configuration.kwargs.get("row_condition")]
-    while parts:
-        part = parts.pop()
-        part = part.dict() if hasattr(part, "dict") else part
-        if isinstance(part, Mapping):
-            column = part.get("column")
-            named.add(str(column.get("name") if isinstance(column, Mapping) else column))
-            parts += part.get("conditions") or []
-    return [name for name in known if name in named] or list(known)
+    named |= {column for _, column in _conditions(made.configuration.kwargs.get("row_condition")) if column is not None}
+    return [name for name in known if name in named] or list(known), True
 
 
 @contextlib.contextmanager

@@ -69,8 +69,9 @@ def _expectation(rule: Rule, element: str, form: Form, limit: float, severity: s
     return {
         "type": kind,
         "kwargs": {**kwargs, "mostly": int(mostly) if mostly in {0, 1} else mostly},
+        "description": f"{rule.title or rule.id}: {element}",
         "severity": SEVERITIES[severity],
-        "notes": [note for note in (rule.title, f"Why: {rule.why}", f"Fix: {rule.fix}") if note],
+        "notes": [f"Why: {rule.why}", f"Fix: {rule.fix}"],
         "meta": {"ehrready": {"rule": rule.id, "pack": rule.pack, "table": table, "element": element}},
     }
 

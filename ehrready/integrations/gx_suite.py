@@ -17,6 +17,7 @@ from ehrready.errors import UsageError
 from ehrready.evaluate import Finding
 from ehrready.integrations import gx, gx_tables
 from ehrready.rules import Pack, Rule
+from ehrready.tables import ELEMENTS
 
 if TYPE_CHECKING:
     import duckdb
@@ -77,7 +78,7 @@ class Suite:
         defect = "not-as-expected" if counts.by_record else "table-not-as-expected"
         outcome = Outcome(
             defect, counts.n, counts.of, counts.patients, counts.of_patients, counts.n2, counts.of2, counts.n_of,
-            people=counts.by_record, partition=rule.id,
+            people=counts.by_record, partition=rule.id, detail=_about(one.kwargs.get("row_condition")),
         )  # fmt: skip
         status, reason = ("pass" if counts.success else "fail"), ""
         if counts.error:
@@ -94,6 +95,20 @@ class Suite:
 
             outcome.interval = stats.wilson(counts.n / counts.of * outcome.effective_n, outcome.effective_n)
         return Finding(rule, "conformance", element, "", outcome, status, reason, limit)
+
+
+def _about(condition: Any) -> str:
+    """Say which element of ``concept`` or ``coding`` a condition chooses; other conditions may name values and are not shown."""
+    parts = [condition]
+    while parts:
+        part = parts.pop()
+        if isinstance(part, Mapping):
+            column = part.get("column")
+            chosen = part.get("parameter") if isinstance(column, Mapping) and column.get("name") == "element" else None
+            if chosen in ELEMENTS and part.get("operator") == "==":
+                return f"where the element is {chosen}"
+            parts += part.get("conditions") or [] if part.get("type") == "and" else []
+    return ""
 
 
 def read(path: str, *, table: str = "") -> Suite:

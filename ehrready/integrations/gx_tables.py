@@ -64,11 +64,12 @@ def columns(table: str) -> tuple[str, ...]:
 
 
 def frame(
-    con: duckdb.DuckDBPyConnection, table: str, wanted: Sequence[str], *, keep_reasons: bool = False
+    con: duckdb.DuckDBPyConnection, table: str, wanted: Sequence[str], *, keep_reasons: bool = False, rows: bool = True
 ) -> tuple[pd.DataFrame, np.ndarray]:
     """Return the wanted columns of a canonical table, ordered by record, and the number of each row's patient (-1: none).
 
-    ``keep_reasons`` leaves a text where a value is absent for a stated reason, for expectations about nulls.
+    ``keep_reasons`` leaves a text where a value is absent for a stated reason, for expectations about nulls; without
+    ``rows`` there are only the columns.
     """
     select = [f'{_expression(table, name, keep_reasons)} AS "{name}"' for name in wanted]
     patient = "CASE WHEN NOT is_absent(t.patient_id) THEN t.patient_id END"
@@ -79,7 +80,7 @@ def frame(
     where = " WHERE t.excluded IS NULL" if "excluded" in ALL[table].names else ""
     order = ", ".join(f't."{name}"' for name in _ORDER.get(table, ("record", "id")))
     try:
-        sql = f"SELECT {', '.join([*select, f'{number} AS ehrready_patient'])} FROM {source}{where} ORDER BY {order}"
+        sql = f"SELECT {', '.join([*select, f'{number} AS ehrready_patient'])} FROM {source}{where} ORDER BY {order}{'' if rows else ' LIMIT 0'}"
         made = con.sql(sql).to_arrow_table()
     finally:
         con.unregister("_preferred")
