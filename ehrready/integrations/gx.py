@@ -275,6 +275,7 @@ def _validate(made: Any, frame: pd.DataFrame, parameters: Mapping[str, Any] | No
     """Return GX's result, from a context of its own that leaves the caller's in place."""
     import great_expectations as gx
     from great_expectations.data_context.data_context.context_factory import project_manager
+    from great_expectations.data_context.types.base import DataContextConfig, InMemoryStoreBackendDefaults, ProgressBarsConfig
     from great_expectations.exceptions.exceptions import DataContextRequiredError
 
     try:
@@ -282,8 +283,12 @@ def _validate(made: Any, frame: pd.DataFrame, parameters: Mapping[str, Any] | No
     except DataContextRequiredError:
         before = None
     try:
-        context = gx.get_context(mode="ephemeral")
-        context.variables.progress_bars = {"globally": False, "metric_calculations": False}
+        settings = DataContextConfig(
+            store_backend_defaults=InMemoryStoreBackendDefaults(),  # get_context's own default makes a folder for Data Docs
+            progress_bars=ProgressBarsConfig(globally=False, metric_calculations=False),
+            analytics_enabled=False,
+        )
+        context = gx.get_context(mode="ephemeral", project_config=settings)
         asset = context.data_sources.add_pandas("ehrready").add_dataframe_asset("table")
         batch = asset.add_batch_definition_whole_dataframe("whole").get_batch({"dataframe": frame})
         return batch.validate(made, result_format=dict(_FORMAT), expectation_parameters=dict(parameters or {}))

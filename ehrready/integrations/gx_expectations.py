@@ -201,12 +201,18 @@ class _Ours(ColumnMapExpectation):  # type: ignore[misc]
 
     @classmethod
     def _prescriptive_template(cls, renderer_configuration: Any) -> Any:
-        for name in ("column", "mostly", *cls.success_keys):
+        for name in ("column", *cls.success_keys):
             value = (renderer_configuration.kwargs or {}).get(name)
             if value is not None:
                 kind = RendererValueType.NUMBER if name == "mostly" else RendererValueType.STRING
                 renderer_configuration.add_param(name=name, param_type=kind, value=value)
         renderer_configuration.template_str = f"$column {cls.words}"
+        mostly = (renderer_configuration.kwargs or {}).get("mostly")
+        if isinstance(mostly, int | float) and mostly < 1:
+            renderer_configuration = cls._add_mostly_pct_param(renderer_configuration=renderer_configuration)
+            renderer_configuration.template_str += ", at least $mostly_pct % of the time."
+        else:
+            renderer_configuration.template_str += "."
         return renderer_configuration
 
     @pydantic.root_validator(skip_on_failure=True)  # type: ignore[untyped-decorator]
@@ -242,7 +248,7 @@ class ExpectColumnValuesToBeValidCodes(_Ours):
     map_metric = ValidCodeMetric.condition_metric_name
     success_keys: ClassVar[tuple[str, ...]] = ("mostly", "system", "system_column")
     args_keys: ClassVar[tuple[str, ...]] = ("column", "system", "system_column")
-    words: ClassVar[str] = "codes must be well-formed in their code system."
+    words: ClassVar[str] = "codes must be well-formed in their code system"
     _one = pydantic.root_validator(skip_on_failure=True, allow_reuse=True)(lambda cls, values: _one_system(values))
 
 
@@ -264,7 +270,7 @@ class ExpectColumnValuesToHaveNoFreeText(_Ours):
     map_metric = NoFreeTextMetric.condition_metric_name
     success_keys: ClassVar[tuple[str, ...]] = ("mostly", "system", "system_column", "classes")
     args_keys: ClassVar[tuple[str, ...]] = ("column", "system", "system_column", "classes")
-    words: ClassVar[str] = "must hold codes, no words."
+    words: ClassVar[str] = "must hold codes, no words"
 
 
 class ExpectCodesToBeOfRelease(_Ours):
@@ -284,7 +290,7 @@ class ExpectCodesToBeOfRelease(_Ours):
     map_metric = OfReleaseMetric.condition_metric_name
     success_keys: ClassVar[tuple[str, ...]] = ("mostly", "system", "release", "terminology")
     args_keys: ClassVar[tuple[str, ...]] = ("column", "system", "release")
-    words: ClassVar[str] = "codes must be of $system $release."
+    words: ClassVar[str] = "codes must be of $system $release"
 
 
 class ExpectUnitsToBeValidForCode(_Ours):
@@ -307,4 +313,4 @@ class ExpectUnitsToBeValidForCode(_Ours):
     map_metric = ValidUnitMetric.condition_metric_name
     success_keys: ClassVar[tuple[str, ...]] = ("mostly", "code_column", "system", "system_column", "defects")
     args_keys: ClassVar[tuple[str, ...]] = ("column", "code_column")
-    words: ClassVar[str] = "units must be valid for the code in $code_column."
+    words: ClassVar[str] = "units must be valid for the code in $code_column"

@@ -84,7 +84,7 @@ class Suite:
         if counts.error:
             status, reason, outcome = "error", counts.error, Outcome(defect)
         elif counts.by_record and not counts.of:
-            empty = not (con.execute(f'SELECT 1 FROM "{one.table}" LIMIT 1').fetchone())
+            empty = not con.execute(f'SELECT 1 FROM "{one.table}" LIMIT 1').fetchall()
             status, reason = (
                 ("not-applicable", f"the data has no {one.table} records") if empty else ("not-assessed", "no record to judge by")
             )

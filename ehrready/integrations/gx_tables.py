@@ -10,6 +10,7 @@ other recognised system).  ``observation.any_unit`` is the unit's code, else its
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -75,15 +76,14 @@ def frame(
     patient = "CASE WHEN NOT is_absent(t.patient_id) THEN t.patient_id END"
     number = f"CASE WHEN {patient} IS NULL THEN -1 ELSE dense_rank() OVER (ORDER BY {patient}) END"
     source = f'"{table}" t'
-    if set(wanted) & set(_CODING) and table in MAIN_CODE:
-        source += f" LEFT JOIN ({_main_codings(con, MAIN_CODE[table])}) m ON t.record = m.record"
     where = " WHERE t.excluded IS NULL" if "excluded" in ALL[table].names else ""
     order = ", ".join(f't."{name}"' for name in _ORDER.get(table, ("record", "id")))
-    try:
+    # the caller's connection may have a result that it has not read to the end
+    with contextlib.closing(con.cursor()) as cursor:
+        if set(wanted) & set(_CODING) and table in MAIN_CODE:
+            source += f" LEFT JOIN ({_main_codings(cursor, MAIN_CODE[table])}) m ON t.record = m.record"
         sql = f"SELECT {', '.join([*select, f'{number} AS ehrready_patient'])} FROM {source}{where} ORDER BY {order}{'' if rows else ' LIMIT 0'}"
-        made = con.sql(sql).to_arrow_table()
-    finally:
-        con.unregister("_preferred")
+        made = cursor.sql(sql).to_arrow_table()
     people = made.column("ehrready_patient").to_numpy().astype(np.int64)
     frame: Any = made.drop_columns("ehrready_patient").to_pandas()
     return frame, people
