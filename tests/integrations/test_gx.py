@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import json
 import os
 import subprocess
@@ -202,12 +203,13 @@ def test_nothing_is_printed_logged_or_written(capfd: pytest.CaptureFixture[str],
         _opened.clear()
         _watching.append(True)
         try:
-            for kind, kwargs in [
+            several: list[tuple[str, dict[str, Any]]] = [
                 ("expect_column_values_to_be_in_set", {"value_set": ["x"]}),
                 ("expect_column_values_to_match_json_schema", {"json_schema": {"type": "object"}}),
                 ("expect_column_values_to_be_between", {"min_value": 1}),
                 ("expect_column_values_to_be_valid_codes", {"system": ICD}),
-            ]:
+            ]
+            for kind, kwargs in several:
                 found = gx.measure_expectation(con, "observation", kind, {"column": "status", **kwargs})
                 assert CANARY not in repr(found)
         finally:
@@ -310,8 +312,8 @@ def test_added_columns_say_what_the_rules_count(project: Path) -> None:
 
     def also(con: duckdb.DuckDBPyConnection) -> None:
         concepts, _ = gx_tables.frame(con, "concept", ["element", "ordinal", "state"])
-        for (element, state), n in concepts[concepts.ordinal == 1].groupby(["element", "state"]).size().items():
-            counted[str(element), str(state)] += int(n)
+        for element, state in concepts.loc[concepts.ordinal == 1, ["element", "state"]].dropna().itertuples(index=False):
+            counted[str(element), str(state)] += 1
         results, _ = gx_tables.frame(con, "observation", ["value_state", "unit_state"])
         for name in results.columns:
             for state, n in results[name].value_counts().items():
@@ -567,6 +569,27 @@ def test_a_wrong_table_or_file_is_told(tmp_path: Path) -> None:
         gx_suite.read(str(suite), table="patients")
     with pytest.raises(UsageError, match="cannot be read"):
         gx_suite.read(str(tmp_path / "none.json"), table="patient")
+
+
+# --- the page
+
+
+def test_docs_example_runs(project: Path) -> None:
+    page = (project / "docs" / "great-expectations.md").read_text("utf-8")
+    program = page.split("```python\n")[1].split("```")[0]
+    names: dict[str, Any] = {}
+    with contextlib.redirect_stderr(io.StringIO()):
+        exec(compile(program, "docs", "exec"), names)  # noqa: S102 - the project's own page
+    (found,) = names["result"].run_results.values()
+    assert [result.result["unexpected_count"] for result in found.results] == [2, 1, 1]
+    assert not names["result"].success
+
+
+def test_docs_name_every_expectation_table_and_check(project: Path) -> None:
+    page = (project / "docs" / "great-expectations.md").read_text("utf-8")
+    assert [name for name in gx.__all__ if name.startswith("Expect") and f"| `{name}(" not in page] == []
+    assert " ".join(gx_tables.NAMES) in page
+    assert [name for name in gx_export._MAKERS if f"\n| `{name}`" not in page] == []
 
 
 # --- without Great Expectations
