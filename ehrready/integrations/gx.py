@@ -162,12 +162,12 @@ def _build(table: str, name: str, kwargs: Mapping[str, Any]) -> Any:
         kind = get_expectation_impl(snake(name))
     except ExpectationNotFoundError:
         known = [one for one in list_registered_expectation_implementations() if one]
-        raise _Refused(f"Great Expectations has no expectation {name!r}{_hint(snake(name), known)}") from None
+        raise _Refused(f"Great Expectations has no expectation {name[:100]!r}{_hint(snake(name), known)}") from None
     if any("query" in field for field in kind.__fields__):
         raise _Refused(f"{snake(name)} needs a database: write it as a rule with check: sql")
     given = {key: value for key, value in kwargs.items() if key not in _NOT_ARGUMENTS}
     if foreign := sorted(set(given) - set(kind.__fields__)):
-        raise _Refused(f"{snake(name)} has no argument {foreign[0]!r}{_hint(foreign[0], kind.__fields__)}")
+        raise _Refused(f"{snake(name)} has no argument {foreign[0][:100]!r}{_hint(foreign[0], kind.__fields__)}")
     if not _about_columns(kind):
         for key in _columns_of(given):
             _column(table, key)
@@ -190,7 +190,7 @@ def _columns_of(given: Mapping[str, Any]) -> list[str]:
 def _column(table: str, name: str) -> None:
     known = gx_tables.columns(table)
     if name not in known:
-        raise _Refused(f"the table {table} has no column {name!r}{_hint(name, known)}: it has {', '.join(known)}")
+        raise _Refused(f"the table {table} has no column {name[:100]!r}{_hint(name, known)}: it has {', '.join(known)}")
 
 
 def _conditions(condition: Any) -> Iterator[tuple[str, str | None]]:
@@ -204,7 +204,8 @@ def _conditions(condition: Any) -> Iterator[tuple[str, str | None]]:
             continue
         column = part.get("column")
         yield str(part.get("type", "")), str(column.get("name") if isinstance(column, Mapping) else column) if column is not None else None
-        parts += part.get("conditions") or []
+        inner = part.get("conditions") or []
+        parts += inner if isinstance(inner, list | tuple) else [inner]
 
 
 def _safe(table: str, given: Mapping[str, Any]) -> None:
@@ -359,5 +360,5 @@ def _moments(all_of: np.ndarray, bad: np.ndarray) -> tuple[int, int, int, int, i
 
 
 def _hint(name: str, known: Any) -> str:
-    close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.6)
+    close = difflib.get_close_matches(name[:100], list(known), n=1, cutoff=0.6)
     return f" (did you mean {close[0]!r}?)" if close else ""

@@ -107,7 +107,8 @@ def _about(condition: Any) -> str:
             chosen = part.get("parameter") if isinstance(column, Mapping) and column.get("name") == "element" else None
             if chosen in ELEMENTS and part.get("operator") == "==":
                 return f"where the element is {chosen}"
-            parts += part.get("conditions") or [] if part.get("type") == "and" else []
+            inner = part.get("conditions") if part.get("type") == "and" else None
+            parts += inner if isinstance(inner, list) else []
     return ""
 
 
@@ -156,7 +157,7 @@ def _entry(entry: Any, number: int, table: str, place: str, problems: list[str])
         problems.append(f"{place}: meta.ehrready.table must be one of {', '.join(gx_tables.NAMES)}")
         named = "patient"
     severity = body.get("severity") or "critical"
-    if severity not in _SEVERITIES:
+    if not isinstance(severity, str) or severity not in _SEVERITIES:
         problems.append(f"{place}: severity must be one of {', '.join(_SEVERITIES)}")
         severity = "critical"
     notes = body.get("notes")

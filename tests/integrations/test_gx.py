@@ -158,6 +158,13 @@ def test_a_stated_absence_is_an_answer_and_no_value() -> None:
         ("observation", "expect_column_values_to_be_null", {"column": "status", "row_condition": is_("a` or `b", 1)}, "has no column"),
         (
             "observation",
+            "expect_column_values_to_be_null",
+            {"column": "status", "row_condition": {"type": "and", "conditions": 5}},
+            "must be a condition object",
+        ),
+        ("observation", "x" * 100_000, {}, "has no expectation 'xxx"),
+        (
+            "observation",
             "expect_column_values_to_match_json_schema",
             {"column": "status", "json_schema": {"allOf": [{"$ref": "http://example.org/s.json"}]}},
             "own parts only",
@@ -552,6 +559,7 @@ def test_a_suite_against_training_gives_the_same_bytes_twice(tmp_path: Path) -> 
         ('{"name": "x", "expectations": [{"type": "a", "kwargs": {}, "meta": {"ehrready": {"table": "b"}}}]}', "must be one of patient"),
         ('{"name": "x", "expectations": [{"type": "a", "kwargs": [], "severity": "bad"}, 7]}', "expectation 2: it needs a type"),
         ("[" * 2000, "not valid JSON"),
+        ('{"name": "x", "expectations": [{"type": "a", "severity": ["x"], "notes": 5}]}', "severity must be one of"),
     ],
 )
 def test_a_wrong_suite_is_told_at_once(text: str, says: str, tmp_path: Path) -> None:
