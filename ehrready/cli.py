@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 import typer
 
 from ehrready import __version__
-from ehrready.commands import terminology
+from ehrready.commands import gx, terminology
 from ehrready.errors import EhrreadyError, Exit, UsageError
 
 if TYPE_CHECKING:
@@ -33,6 +33,8 @@ app = typer.Typer(
 rules_app = typer.Typer(help="List, show and check rule packs.", no_args_is_help=True)
 app.add_typer(rules_app, name="rules")
 app.add_typer(terminology.app, name="terminology")
+app.add_typer(gx.app, name="gx")
+rules_app.command("export")(gx.export)
 
 Sources = Annotated[list[str], typer.Argument(help="Files, folders or globs of an export.", show_default=False)]
 Name = Annotated[str | None, typer.Option(help="Name of the data set in outputs. [default: dataset]", show_default=False)]

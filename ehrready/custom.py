@@ -16,6 +16,10 @@ if TYPE_CHECKING:
     from ehrready.rules import Rule
 
 
+#: Key of a group that says that a count is about a table, not about patients.
+SCOPE = "scope"
+
+
 def measure(con: duckdb.DuckDBPyConnection, rules: Iterable[Rule]) -> Frame:
     """Count what the rules ask for; one that fails is a row with its reason, and the others are counted all the same."""
     frame: Frame = {}
@@ -25,7 +29,8 @@ def measure(con: duckdb.DuckDBPyConnection, rules: Iterable[Rule]) -> Frame:
             continue
         try:
             for row in count(con, rule.options):
-                group = orjson.dumps(dict(row.group), option=orjson.OPT_SORT_KEYS).decode()
+                about = {} if row.people else {SCOPE: "table"}
+                group = orjson.dumps(dict(row.group) | about, option=orjson.OPT_SORT_KEYS).decode()
                 key, before = (rule.id, rule.digest, group, ""), frame.get((rule.id, rule.digest, group, ""), (0, 0, 0, 0))
                 new = (row.n, row.of, row.patients or 0, int(row.patients is None))
                 frame[key] = tuple((a or 0) + b for a, b in zip(before, new, strict=True))
@@ -51,5 +56,9 @@ def outcomes(profile: Profile, key: tuple[str, str]) -> list[Outcome]:
     for (_, _, group, _), (n, of, patients, unknown) in rows:
         # whose records they are is not known: their number may be a single patient's
         few = bool(unknown and n)
-        found.append(Outcome("counted", n, of, None if unknown else patients, group=orjson.loads(group), few=few))
+        about = orjson.loads(group)
+        outcome = Outcome("counted", n, of, None if unknown else patients, group=about, few=few)
+        if about.pop(SCOPE, None):
+            outcome.people, outcome.few, outcome.patients, outcome.status = False, False, None, "fail" if n else "pass"
+        found.append(outcome)
     return found

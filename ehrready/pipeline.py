@@ -15,7 +15,7 @@ from typing import Any
 from ehrready import plugins
 from ehrready import rules as packs
 from ehrready.errors import EhrreadyError, SourceError, UsageError
-from ehrready.evaluate import evaluate
+from ehrready.evaluate import Finding, evaluate
 from ehrready.ledger import Ledger
 from ehrready.profile import Profile
 from ehrready.readers import chosen
@@ -50,8 +50,14 @@ class Options:
         return {"format": self.format, "rules": [Path(r).name for r in self.rules], "internal": self.internal}
 
 
-def read_profile(sources: Sequence[str], options: Options, *, readers: Sequence[Reader] = ()) -> tuple[Profile, Ledger, list[SourceFile]]:
-    """Read the sources and measure them (with ``readers`` instead of those of the options); SourceError: nothing to read."""
+def read_profile(
+    sources: Sequence[str], options: Options, *, readers: Sequence[Reader] = (), also: Callable[[Any], None] | None = None
+) -> tuple[Profile, Ledger, list[SourceFile]]:
+    """Read the sources and measure them; raises SourceError when there is nothing to read.
+
+    ``readers`` stand in for those of the options; ``also`` looks at the tables in the locked engine, too, before they go
+    (a suite of Great Expectations).
+    """
     from ehrready import sources as files_of
     from ehrready.engines import duckdb as engine
     from ehrready.measure import measure
@@ -80,6 +86,8 @@ def read_profile(sources: Sequence[str], options: Options, *, readers: Sequence[
         engine.lock(con)
         options.progress("measuring", 0, 1)
         profile = measure(con, ledger, name=options.name, store=Store.open(options.terminology), rules=rules)
+        if also is not None:
+            also(con)
     profile.source_elements = {element: " | ".join(sorted(set(places))) for element, places in sorted(elements.items())}
     return profile, ledger, files
 
@@ -112,8 +120,9 @@ def judge(
     *,
     ledger: Ledger | None = None,
     training_sha256: str | None = None,
+    more: tuple[packs.Pack, list[Finding]] | None = None,
 ) -> Scorecard:
-    """Evaluate the rules on two profiles: the same code for ``check`` and ``compare``."""
+    """Evaluate the rules on two profiles: the same code for ``check`` and ``compare``; ``more`` are findings of another's."""
     from ehrready.terminology.releases import Store
 
     judged = (
@@ -125,6 +134,8 @@ def judge(
     rules, day = packs.merged(judged), waivers.today(options.stamp)
     accepted = waivers.load(options.waivers, {*(rule.id for rule in rules), *packs.known()}, day) if options.waivers else []
     findings = evaluate(live, training, rules, store)
+    if more is not None:
+        judged, findings = [*judged, more[0]], [*findings, *more[1]]
     card = build(
         live, training, findings, judged, ledger=ledger, store=store, internal=options.internal, options=options.public(),
         stamp=options.stamp, training_sha256=training_sha256, waivers=accepted, day=day,

@@ -35,6 +35,13 @@ VERDICTS = ("ready", "ready-with-conditions", "not-ready", "cannot-tell")
 #: Coverage below which nothing can be said.
 MIN_COVERAGE = 0.8
 
+#: What findings of a suite of Great Expectations ask and count (ehrready.integrations.gx_suite).
+_SUITE = {
+    "question": "Does the expectation of Great Expectations hold?",
+    "numerator_text": "records that are not as expected; 1 where an expectation about the table does not hold.",
+    "denominator_text": "records that it looks at, nulls apart; 1 where it is about the table.",
+}
+
 
 @dataclass(frozen=True, slots=True)
 class Scorecard:
@@ -139,7 +146,7 @@ def build(
         "dimensions": _dimensions(findings, units),
         "findings": [_finding(f) for f in findings],
         "rules": {f.rule.id: _rule(f.rule) for f in findings},
-        "checks": {f.rule.check: CHECKS[f.rule.check].words for f in findings},
+        "checks": {f.rule.check: CHECKS[f.rule.check].words if f.rule.check in CHECKS else _SUITE for f in findings},
         "releases": panel(profile, training, store, internal),
         "distributions": distributions(profile, training, internal=internal),
         "ledger": ledger.rows() if ledger else _ledger_of(profile),

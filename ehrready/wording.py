@@ -71,6 +71,7 @@ DEFECTS: dict[str, str] = {
     "not-allowed": "are not in their value set",
     "counted": "are counted by the rule's own measure",
     "vanished": "lack the element that training had",
+    "not-as-expected": "are not as expected",
 }
 
 #: What is counted, per check.
@@ -104,6 +105,8 @@ def message(finding: Finding) -> str:
         return f"{place}: {finding.reason}"
     phrase = DEFECTS.get(o.defect, o.defect)
     noun = _NOUNS.get(finding.rule.check, "records")
+    if o.defect == "table-not-as-expected":
+        return f"{place}: the table is {'' if finding.status == 'pass' else 'not '}as expected"
     if o.of == 0 and o.defect == "vanished":
         return f"{place}: the data has no such records, training had them"
     if finding.rounded and o.rate is not None:

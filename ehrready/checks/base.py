@@ -72,12 +72,16 @@ def skip(status: str, reason: str) -> list[Outcome]:
 
 @dataclass(frozen=True, slots=True)
 class Counted:
-    """What a rule's own measure counted: ``n`` defects of ``of`` records, of so many patients (None: not counted), in a group."""
+    """What a rule's own measure counted: ``n`` defects of ``of`` records, of so many patients (None: not counted), in a group.
+
+    ``people`` False: no patient stands behind the number; it is 0 or 1 of 1 and says whether something holds of a table.
+    """
 
     n: int
     of: int
     patients: int | None = None
     group: tuple[tuple[str, str], ...] = ()
+    people: bool = True
 
 
 class CannotCount(Exception):

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from ehrready import custom, valuesets
 from ehrready.checks.base import DIMENSIONS, CannotCount, Counted, Outcome, check
+from ehrready.errors import UsageError
 from ehrready.profile import Profile
 from ehrready.tables import ALL, ELEMENTS, TABLES
 
@@ -180,5 +181,51 @@ def sql(
     Denominator: what the query returns as `of`.
 
     Options: `query`; `dimension` (default plausibility); `seconds`, after which the query is stopped (default 60).
+    """
+    return custom.outcomes(profile, key)
+
+
+def _lint_expectation(options: dict[str, Any]) -> list[str]:
+    from ehrready.integrations import gx_tables
+
+    if options["table"] not in gx_tables.NAMES:
+        return [f"table must be one of {', '.join(gx_tables.NAMES)}"]
+    if options.get("dimension", DIMENSIONS[0]) not in DIMENSIONS:
+        return [f"dimension must be one of {', '.join(DIMENSIONS)}"]
+    return []
+
+
+def _expect(con: duckdb.DuckDBPyConnection, options: dict[str, Any]) -> list[Counted]:
+    from ehrready.integrations import gx
+
+    try:
+        counts = gx.measure_expectation(con, options["table"], options["expectation"], options.get("kwargs") or {})
+    except UsageError:
+        raise CannotCount(gx.MISSING) from None
+    if counts.error:
+        raise CannotCount(counts.error)
+    return [Counted(counts.n, counts.of, counts.patients, people=counts.by_record)]
+
+
+@check("conformance", whole=True, measured=_expect, lint=_lint_expectation)
+def expectation(
+    profile: Profile,
+    key: tuple[str, str],
+    *,
+    expectation: str,  # noqa: ARG001 - the options are what was counted, before
+    table: str,  # noqa: ARG001
+    kwargs: dict[str, Any] | None = None,  # noqa: ARG001
+    dimension: str = "conformance",  # noqa: ARG001
+) -> list[Outcome]:
+    """Does an expectation of Great Expectations hold on a canonical table?
+
+    Needs `ehrready[gx]`. Analytics are off, nothing but counts is kept, and an expectation that is unknown, dropped or
+    crashes is status `error`. The rule's limits decide, not `mostly`; one about the table as a whole holds or fails.
+
+    Numerator: records of the table that are not as expected.
+    Denominator: records that the expectation looks at (nulls apart, as in Great Expectations).
+
+    Options: `expectation`, its type (`expect_column_values_to_be_in_set` or `ExpectColumnValuesToBeInSet`); `table`, a canonical one; `kwargs`,
+    its arguments; `dimension` (default conformance).
     """
     return custom.outcomes(profile, key)

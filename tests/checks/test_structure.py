@@ -45,7 +45,13 @@ def _found(card: Scorecard, rule: str) -> dict[tuple[str, ...], tuple[str, int, 
 
 
 def test_each_kind_of_error_is_found_at_its_path_and_no_value_is_shown(tmp_path: Path) -> None:
-    wrong: list[dict[str, Any]] = [{CANARY: "x"}, {"valueQuantity": {"value": CANARY}}, {"status": None}, {"code": []}, {"effectiveDateTime": CANARY}]
+    wrong: list[dict[str, Any]] = [
+        {CANARY: "x"},
+        {"valueQuantity": {"value": CANARY}},
+        {"status": None},
+        {"code": []},
+        {"effectiveDateTime": CANARY},
+    ]
     resources = [_observation(n, **(wrong[n % 10] if n % 10 < 5 else {})) for n in range(100)]
     for resource in resources:
         if resource["status"] is None:
