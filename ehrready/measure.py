@@ -28,10 +28,8 @@ _MASKED, _UNKNOWN = quote(ABSENT + "masked"), "('unknown', 'unk')"
 
 #: Rows of a table to which an element applies, where that is not every row.
 ELIGIBLE: dict[str, str] = {
-    # a result that is not final has no value yet (FHIR ObservationStatus, HL7 table 0085); a fact in OMOP's table
-    # observation is stated by its concept alone (CDM 5.4: value_as_* are for those that have one)
-    "observation.value": "(status IS NULL OR status IN ('final', 'amended', 'corrected', 'appended')) "
-    "AND (source_type IS DISTINCT FROM 'observation' OR value_kind IS NOT NULL)",
+    # a result that is not final has no value yet (FHIR ObservationStatus, HL7 table 0085)
+    "observation.value": "(status IS NULL OR status IN ('final', 'amended', 'corrected', 'appended'))",
     "observation.unit": "value_kind = 'number'",
     "encounter.end": "(status IS NULL OR status IN ('finished', 'completed', 'discharged'))",
 }

@@ -219,7 +219,7 @@ def expectation(
 ) -> list[Outcome]:
     """Does an expectation of Great Expectations hold on a canonical table?
 
-    Needs `ehrready[gx]`. Analytics are off, nothing but counts is kept, and an expectation that is unknown, dropped or
+    Analytics are off, nothing but counts is kept, and an expectation that is unknown, dropped or
     crashes is status `error`. The rule's limits decide, not `mostly`; one about the table as a whole holds or fails.
 
     Numerator: records of the table that are not as expected.

@@ -1,4 +1,4 @@
-"""Structure of FHIR resources, by the models of fhir.resources (extra ``ehrready[fhir]``).
+"""Structure of FHIR resources, by the models of fhir.resources.
 
 What the models know: element names, types, cardinalities, the formats of primitives, one type per choice.  What they do not
 know: value sets, invariants, profiles, references.  R4 is read with the models of R4B, which differ in a few resource types
@@ -59,7 +59,7 @@ def validate(texts: Sequence[str], version: str = "R4B", processes: int | None =
     try:
         importlib.import_module(VERSIONS[version])
     except ImportError:
-        raise CannotCount("fhir.resources is not installed: install ehrready[fhir]", "not-applicable") from None
+        raise CannotCount("fhir.resources is not installed: pip install fhir.resources", "not-applicable") from None
     workers = processes or os.cpu_count() or 1
     if len(texts) < _MANY or workers == 1:
         parts = [_some(version, texts)]

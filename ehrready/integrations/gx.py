@@ -48,7 +48,7 @@ __all__ = [
     "measure_expectation",
 ]
 
-MISSING = "Great Expectations is not installed: install ehrready[gx]"
+MISSING = "Great Expectations is not installed: pip install great-expectations"
 
 # COMPLETE is the only format that says which rows were unexpected (their numbers, to count patients by); the values stay out
 _FORMAT = {

@@ -627,7 +627,7 @@ def test_a_missing_installation_is_told_before_the_work(tmp_path: Path, project:
         env=os.environ | {"PYTHONPATH": f"{broken.parent}{os.pathsep}{project}"}, capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 2
-    assert done.stderr.strip() == "ehrready: Great Expectations is not installed: install ehrready[gx]"
+    assert done.stderr.strip() == "ehrready: Great Expectations is not installed: pip install great-expectations"
 
 
 def _rule(tmp_path: Path, expectation: str, table: str, kwargs: str) -> str:
