@@ -52,6 +52,8 @@ Html = Annotated[str | None, typer.Option(help="Write the HTML report here.", sh
 Json = Annotated[str | None, typer.Option(help="Write the JSON scorecard here.", show_default=False)]
 Waivers = Annotated[str | None, typer.Option(help="File of waivers: findings somebody answers for until a date.", show_default=False)]
 Baseline = Annotated[str | None, typer.Option(help="An earlier JSON scorecard: fail only on what is new or worse.", show_default=False)]
+Junit = Annotated[str | None, typer.Option(help="Write JUnit XML here, for a CI server.", show_default=False)]
+Sarif = Annotated[str | None, typer.Option(help="Write SARIF 2.1.0 here, for a code-scanning view.", show_default=False)]
 Report = Annotated[
     list[str] | None,
     typer.Option(help="NAME=FILE: write the output of that name, also of another package; may repeat.", show_default=False),
@@ -113,6 +115,8 @@ def check(
     against: Annotated[str | None, typer.Option(help="Profile of the training set.", show_default=False)] = None,
     html: Html = None,
     json: Json = None,
+    junit: Junit = None,
+    sarif: Sarif = None,
     report: Report = None,
     fail_on: FailOn = None,
     waivers: Waivers = None,
@@ -135,13 +139,15 @@ def check(
     options = _options(locals())
     settings = _settings()
     gate = _gate(fail_on)
-    outputs.chosen({"html": html, "json": json}, report or ())  # a mistake in an output is told before the long work
+    outputs.chosen(
+        {"html": html, "json": json, "junit": junit, "sarif": sarif}, report or ()
+    )  # a mistake in an output is told before the long work
     with progress_bar() as progress:
         card, paths = pipeline.check(
             source, against or settings.get("against"), _with(options, progress=progress, reports=tuple(report or ()))
         )
     _show_paths(paths, show_paths)
-    _finish(card, {"html": html, "json": json}, gate, report or ())
+    _finish(card, {"html": html, "json": json, "junit": junit, "sarif": sarif}, gate, report or ())
 
 
 @app.command()
@@ -150,6 +156,8 @@ def compare(
     training: Annotated[str, typer.Argument(help="Profile of the training set.", show_default=False)],
     html: Html = None,
     json: Json = None,
+    junit: Junit = None,
+    sarif: Sarif = None,
     report: Report = None,
     fail_on: FailOn = None,
     waivers: Waivers = None,
@@ -169,7 +177,7 @@ def compare(
         internal=measured.internal,
     )
     card = pipeline.judge(measured, trained, options, training_sha256=digest)
-    _finish(card, {"html": html, "json": json}, gate, report or ())
+    _finish(card, {"html": html, "json": json, "junit": junit, "sarif": sarif}, gate, report or ())
 
 
 @app.command()
@@ -198,6 +206,8 @@ def render(
     scorecard: Annotated[str, typer.Argument(help="A saved JSON scorecard.", show_default=False)],
     html: Html = None,
     json: Json = None,
+    junit: Junit = None,
+    sarif: Sarif = None,
     report: Report = None,
 ) -> None:
     """Write any output again from a saved scorecard."""
@@ -206,7 +216,7 @@ def render(
 
     data = files.read(scorecard, f"scorecard {Path(scorecard).name}")
     card = Scorecard.from_json(data, place=f"scorecard {Path(scorecard).name}")
-    _print(card, _write(card, {"html": html, "json": json}, report or ()))
+    _print(card, _write(card, {"html": html, "json": json, "junit": junit, "sarif": sarif}, report or ()))
 
 
 @app.command()

@@ -24,8 +24,20 @@ def _json(card: Scorecard) -> bytes:
     return card.to_json()
 
 
+def _junit(card: Scorecard) -> str:
+    from ehrready.reporters import junit
+
+    return junit.render(card)
+
+
+def _sarif(card: Scorecard) -> bytes:
+    from ehrready.reporters import sarif
+
+    return sarif.render(card)
+
+
 #: Name of an output (its option on the command line) to what makes it; each imports what it needs when it is called.
-OUTPUTS: dict[str, Render] = {"html": _html, "json": _json}
+OUTPUTS: dict[str, Render] = {"html": _html, "json": _json, "junit": _junit, "sarif": _sarif}
 
 
 def chosen(targets: Mapping[str, str | None], reports: Sequence[str] = ()) -> list[tuple[str, str, Render]]:

@@ -150,7 +150,9 @@ def _unit_valid(rule: Rule, element: str) -> Iterator[Form]:
 def _unique(_: Rule, element: str) -> Iterator[Form]:
     table, column = element.split(".", 1)
     if column == "id":
-        kwargs = {"column_list": ["source_type", "id"], "ignore_row_if": "any_value_is_missing"}
+        # in HL7v2 patients and visits are made one per key by the reader; their ids are keys of several records
+        condition = _is("source_type", ["PID", "PV1"], "NOT_IN")
+        kwargs = {"column_list": ["source_type", "id"], "ignore_row_if": "any_value_is_missing", "row_condition": condition}
         yield table, "expect_compound_columns_to_be_unique", kwargs
 
 

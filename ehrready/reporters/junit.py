@@ -6,7 +6,7 @@ import re
 from collections import defaultdict
 from collections.abc import Mapping
 from typing import Any
-from xml.etree import ElementTree as ET  # noqa: S405 - only written here
+from xml.etree import ElementTree as ET
 
 from ehrready.scorecard import Scorecard
 
@@ -26,7 +26,9 @@ def render(card: Scorecard) -> str:
         suite = ET.SubElement(root, "testsuite", name=_text(table))
         counts: dict[str, int] = defaultdict(int)
         for finding in findings:
-            case = ET.SubElement(suite, "testcase", classname=_text(f"{finding['pack'] or 'ehrready'}.{finding['rule']}"), name=_name(finding))
+            case = ET.SubElement(
+                suite, "testcase", classname=_text(f"{finding['pack'] or 'ehrready'}.{finding['rule']}"), name=_name(finding)
+            )
             kind, said = _outcome(finding)
             if kind:
                 result = ET.SubElement(case, kind, message=_text(said))
@@ -77,7 +79,12 @@ def _outcome(finding: Mapping[str, Any]) -> tuple[str, str]:
 
 
 def _count(element: ET.Element, tests: int, counts: Mapping[str, int]) -> None:
-    for name, n in (("tests", tests), ("failures", counts.get("failure", 0)), ("errors", counts.get("error", 0)), ("skipped", counts.get("skipped", 0))):
+    for name, n in (
+        ("tests", tests),
+        ("failures", counts.get("failure", 0)),
+        ("errors", counts.get("error", 0)),
+        ("skipped", counts.get("skipped", 0)),
+    ):
         element.set(name, str(n))
 
 

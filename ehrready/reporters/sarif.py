@@ -20,7 +20,10 @@ def render(card: Scorecard) -> bytes:
     for finding in d["findings"]:
         rules.setdefault(finding["rule"], finding)
     places = {name: place for place, name in enumerate(rules)}
-    notices = [{"level": "error" if card.verdict == "cannot-tell" else "note", "message": {"text": plain(reason)}} for reason in d["verdict_reasons"]]
+    notices = [
+        {"level": "error" if card.verdict == "cannot-tell" else "note", "message": {"text": plain(reason)}}
+        for reason in d["verdict_reasons"]
+    ]
     run = {
         "tool": {"driver": {"name": "ehrready", "version": d["tool"]["version"], "semanticVersion": d["tool"]["version"],
                             "rules": [_rule(finding) for finding in rules.values()]}},
@@ -41,7 +44,11 @@ def _rule(finding: Mapping[str, Any]) -> dict[str, Any]:
         "fullDescription": {"text": plain(finding["why"])},
         "help": {"text": plain(finding["fix"])},
         "defaultConfiguration": {"level": _LEVELS[finding["severity"]]},
-        "properties": {"dimension": finding["dimension"], "owner": plain(finding["owner"]), "tags": [finding["dimension"], finding["check"]]},
+        "properties": {
+            "dimension": finding["dimension"],
+            "owner": plain(finding["owner"]),
+            "tags": [finding["dimension"], finding["check"]],
+        },
     }
 
 

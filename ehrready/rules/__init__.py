@@ -118,11 +118,11 @@ def sites(rules: Iterable[Rule]) -> set[str]:
 
 def _find(name: str) -> Path:
     path = Path(name)
-    if path.suffix in {".yaml", ".yml"} or path.exists():
+    packs = shipped()
+    if path.suffix in {".yaml", ".yml"} or (name not in packs and path.is_file()):
         if not path.is_file():
             raise UsageError(f"rule pack {path.name}: no such file")
         return path
-    packs = shipped()
     if name not in packs:
         raise UsageError(
             f"no rule pack is called {shown(name)}{hint(name, packs)}; shipped: {', '.join(packs)}; else give a path to a .yaml file"

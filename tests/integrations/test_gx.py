@@ -409,27 +409,45 @@ def test_export_to_stdout_by_table_and_its_mistakes(capfd: pytest.CaptureFixture
 
 def test_an_exported_suite_counts_what_the_rules_count(project: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     suite, card = tmp_path / "suite.json", tmp_path / "card.json"
-    assert run("rules", "export", "core", "omop", "-o", suite) == 0
+    exported, _ = gx_export.suite(rules.load_all(["core", "omop"]))
+    of = {"patient.birth_date", "patient.sex", "condition.code", "observation.code", "observation.value", "observation.unit", "procedure.at",
+          "condition.encounter_id", "encounter.end", "encounter.class", "patient.id"}  # fmt: skip
+    entries = [e for e in exported["expectations"] if e["meta"]["ehrready"]["element"] in of]
+    suite.write_text(json.dumps(exported | {"expectations": entries}), encoding="utf-8")
     source = project / "sample_data" / "live" / "omop"
     assert run("gx", "run", suite, source, "--rules", "core", "--rules", "omop", "--json", card, "--internal") == 1
     document = json.loads(card.read_bytes())
-    entries = json.loads(suite.read_bytes())["expectations"]
-    theirs: dict[str, int] = defaultdict(int)
-    ours: dict[str, int] = defaultdict(int)
-    status_of: dict[str, set[str]] = defaultdict(set)
+    theirs: dict[tuple[str, str], int] = defaultdict(int)
+    ours: dict[tuple[str, str], int] = defaultdict(int)
     for finding in document["findings"]:
         if finding["pack"].startswith("gx-"):
-            rule = entries[int(finding["rule"].removeprefix("gx-ehrready-core-omop-").partition("-")[0]) - 1]["meta"]["ehrready"]["rule"]
-            theirs[rule] += finding["numerator"] or 0
-            status_of[rule].add(finding["status"])
+            about = entries[int(finding["rule"].removeprefix("gx-ehrready-core-omop-").partition("-")[0]) - 1]["meta"]["ehrready"]
+            theirs[about["rule"], about["element"]] += finding["numerator"] or 0
+            assert finding["status"] != "error", finding["message"]
         else:
-            ours[finding["rule"]] += finding["numerator"] or 0
-    assert "error" not in set().union(*status_of.values())
-    assert len(theirs) >= 15
+            ours[finding["rule"], finding["element"]] += finding["numerator"] or 0
+    assert len({rule for rule, _ in theirs}) >= 14
     assert sum(theirs.values()) > 1000
-    assert dict(theirs) == {rule: ours[rule] for rule in theirs}
+    assert dict(theirs) == {place: ours[place] for place in theirs}
     pack = next(p for p in document["provenance"]["rule_packs"] if p["name"] == "gx-ehrready-core-omop")
     assert len(pack["sha256"]) == 64
+
+
+def test_unique_ids_in_an_exported_suite_are_those_of_the_rule() -> None:
+    document, _ = gx_export.suite(rules.load_all(["core"]), table="encounter")
+    (entry,) = [e for e in document["expectations"] if e["meta"]["ehrready"]["rule"] == "id-unique"]
+    rows = [
+        ("PV1", "a"),
+        ("PV1", "a"),
+        ("Encounter", "a"),
+        ("Encounter", "b"),
+        ("Encounter", "b"),
+        ("Encounter", None),
+        ("Encounter", None),
+    ]
+    with tables(encounter=[{"record": i, "source_type": kind, "id": name} for i, (kind, name) in enumerate(rows)]) as con:
+        found = gx.measure_expectation(con, "encounter", entry["type"], entry["kwargs"])
+    assert (found.error, found.n, found.of) == (None, 2, 3)
 
 
 def conditions(folder: Path, *, bad: int, total: int = 60) -> Path:

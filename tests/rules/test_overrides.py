@@ -71,6 +71,13 @@ def test_a_pack_may_extend_a_pack_that_extends_another(tmp_path: Path) -> None:
     assert (rule.limits.fail, rule.min_n) == (0.3, 5)
 
 
+def test_a_folder_with_the_name_of_a_pack_does_not_hide_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "core").mkdir()
+    (tmp_path / "hl7v2").write_text("no pack")
+    monkeypatch.chdir(tmp_path)
+    assert [pack.name for pack in rules.load_all(["core", "hl7v2"])] == ["core", "hl7v2"]
+
+
 def test_packs_named_together_must_agree(tmp_path: Path) -> None:
     _pack(tmp_path, "overrides:\n  - {rules: patient-sex-present, fail: {max_rate: 0.3}}")
     (tmp_path / "plain.yaml").write_text("pack: plain\nversion: 1.0.0\nextends: core\n")
