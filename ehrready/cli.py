@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 import typer
 
 from ehrready import __version__
-from ehrready.commands import gx, terminology
+from ehrready.commands import diff, gx, schema, terminology
 from ehrready.errors import EhrreadyError, Exit, UsageError
 
 if TYPE_CHECKING:
@@ -34,6 +34,8 @@ rules_app = typer.Typer(help="List, show and check rule packs.", no_args_is_help
 app.add_typer(rules_app, name="rules")
 app.add_typer(terminology.app, name="terminology")
 app.add_typer(gx.app, name="gx")
+app.command("diff")(diff.diff)
+app.command("schema")(schema.schema)
 rules_app.command("export")(gx.export)
 
 Sources = Annotated[list[str], typer.Argument(help="Files, folders or globs of an export.", show_default=False)]
@@ -54,6 +56,7 @@ Waivers = Annotated[str | None, typer.Option(help="File of waivers: findings som
 Baseline = Annotated[str | None, typer.Option(help="An earlier JSON scorecard: fail only on what is new or worse.", show_default=False)]
 Junit = Annotated[str | None, typer.Option(help="Write JUnit XML here, for a CI server.", show_default=False)]
 Sarif = Annotated[str | None, typer.Option(help="Write SARIF 2.1.0 here, for a code-scanning view.", show_default=False)]
+Markdown = Annotated[str | None, typer.Option(help="Write Markdown here, for a pull request.", show_default=False)]
 Report = Annotated[
     list[str] | None,
     typer.Option(help="NAME=FILE: write the output of that name, also of another package; may repeat.", show_default=False),
@@ -117,6 +120,7 @@ def check(
     json: Json = None,
     junit: Junit = None,
     sarif: Sarif = None,
+    markdown: Markdown = None,
     report: Report = None,
     fail_on: FailOn = None,
     waivers: Waivers = None,
@@ -140,14 +144,14 @@ def check(
     settings = _settings()
     gate = _gate(fail_on)
     outputs.chosen(
-        {"html": html, "json": json, "junit": junit, "sarif": sarif}, report or ()
+        {"html": html, "json": json, "junit": junit, "sarif": sarif, "markdown": markdown}, report or ()
     )  # a mistake in an output is told before the long work
     with progress_bar() as progress:
         card, paths = pipeline.check(
             source, against or settings.get("against"), _with(options, progress=progress, reports=tuple(report or ()))
         )
     _show_paths(paths, show_paths)
-    _finish(card, {"html": html, "json": json, "junit": junit, "sarif": sarif}, gate, report or ())
+    _finish(card, {"html": html, "json": json, "junit": junit, "sarif": sarif, "markdown": markdown}, gate, report or ())
 
 
 @app.command()
@@ -158,6 +162,7 @@ def compare(
     json: Json = None,
     junit: Junit = None,
     sarif: Sarif = None,
+    markdown: Markdown = None,
     report: Report = None,
     fail_on: FailOn = None,
     waivers: Waivers = None,
@@ -177,7 +182,7 @@ def compare(
         internal=measured.internal,
     )
     card = pipeline.judge(measured, trained, options, training_sha256=digest)
-    _finish(card, {"html": html, "json": json, "junit": junit, "sarif": sarif}, gate, report or ())
+    _finish(card, {"html": html, "json": json, "junit": junit, "sarif": sarif, "markdown": markdown}, gate, report or ())
 
 
 @app.command()
@@ -208,6 +213,7 @@ def render(
     json: Json = None,
     junit: Junit = None,
     sarif: Sarif = None,
+    markdown: Markdown = None,
     report: Report = None,
 ) -> None:
     """Write any output again from a saved scorecard."""
@@ -216,7 +222,7 @@ def render(
 
     data = files.read(scorecard, f"scorecard {Path(scorecard).name}")
     card = Scorecard.from_json(data, place=f"scorecard {Path(scorecard).name}")
-    _print(card, _write(card, {"html": html, "json": json, "junit": junit, "sarif": sarif}, report or ()))
+    _print(card, _write(card, {"html": html, "json": json, "junit": junit, "sarif": sarif, "markdown": markdown}, report or ()))
 
 
 @app.command()
@@ -364,7 +370,12 @@ def _with(options: Options, **changes: Any) -> Options:
 
 
 def _finish(card: Scorecard, targets: dict[str, str | None], fail_on: str, reports: Sequence[str] = ()) -> NoReturn:
+    from ehrready.reporters import github
+
     _print(card, _write(card, targets, reports))
+    taken = "-" in [*targets.values(), *(report.partition("=")[2] for report in reports)]
+    for line in github.publish(card, os.environ):
+        typer.echo(line, err=taken)  # a runner reads both streams
     raise typer.Exit(card.exit_code(fail_on))
 
 

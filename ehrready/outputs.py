@@ -36,8 +36,14 @@ def _sarif(card: Scorecard) -> bytes:
     return sarif.render(card)
 
 
+def _markdown(card: Scorecard) -> str:
+    from ehrready.reporters import markdown
+
+    return markdown.render(card)
+
+
 #: Name of an output (its option on the command line) to what makes it; each imports what it needs when it is called.
-OUTPUTS: dict[str, Render] = {"html": _html, "json": _json, "junit": _junit, "sarif": _sarif}
+OUTPUTS: dict[str, Render] = {"html": _html, "json": _json, "junit": _junit, "sarif": _sarif, "markdown": _markdown}
 
 
 def chosen(targets: Mapping[str, str | None], reports: Sequence[str] = ()) -> list[tuple[str, str, Render]]:

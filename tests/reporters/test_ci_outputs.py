@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import html
 import json
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ import pytest
 from ehrready import testing
 from ehrready.errors import UsageError
 from ehrready.outputs import OUTPUTS, chosen, write
-from ehrready.reporters import junit, sarif
+from ehrready.reporters import github, junit, markdown, sarif
 from ehrready.scorecard import Scorecard
 
 HOSTILE = "</testcase><failure/>\x1b[31m\x00\ud800 ]]> &amp; ::error::x"
@@ -96,7 +97,7 @@ def test_hostile_texts_stay_texts(name: str) -> None:
         assert "::error::" not in text
 
 
-@pytest.mark.parametrize("render", [junit.render, sarif.render])
+@pytest.mark.parametrize("render", [junit.render, sarif.render, markdown.render])
 def test_the_contract_of_reporters_is_kept(render: Any) -> None:
     assert testing.reporter(render)
 
@@ -116,3 +117,62 @@ def test_one_output_that_fails_leaves_the_others_unwritten(tmp_path: Path) -> No
 def test_only_one_output_goes_to_stdout() -> None:
     with pytest.raises(UsageError, match="only one output can go to stdout"):
         chosen({"json": "-"}, ["junit=-"])
+
+
+def _html(text: str) -> str:
+    made = pytest.importorskip("markdown", reason="needs the markdown package of the dev lock").markdown
+    return str(made(text, extensions=["tables", "md_in_html"]))
+
+
+def test_markdown_has_the_verdict_the_worst_and_what_was_not_assessed() -> None:
+    text = markdown.render(_card())
+    assert text.startswith("## Not ready: ")
+    assert text.count("| error |") == 5
+    page = _html(text)
+    assert page.count("<table>") >= 2
+    assert all(f"<td>{name}</td>" in page for name in ("completeness", "conformance", "release", "plausibility", "comparability"))
+
+
+@pytest.mark.parametrize(
+    "hostile",
+    [
+        "<img src=x onerror=alert(1)>",
+        "[a](http://evil.example)",
+        "![a](x)",
+        "http://evil.example www.evil.example",
+        "a | b\n| c | d |",
+        "**b** `c` ~~d~~",
+        "<details>",
+        "&lt;b&gt;",
+    ],
+)
+def test_hostile_texts_are_shown_in_markdown_and_do_nothing(hostile: str) -> None:
+    sound = _html(markdown.render(_changed(message="x", fix="x", numerator=10**9)))
+    page = _html(markdown.render(_changed(message=hostile, fix=hostile, numerator=10**9)))
+    tags = [
+        len([m for m in page.split("<") if m.startswith(name)]) for name in ("a ", "img", "strong", "code", "details", "td", "tr", "del")
+    ]
+    assert tags == [
+        len([m for m in sound.split("<") if m.startswith(name)]) for name in ("a ", "img", "strong", "code", "details", "td", "tr", "del")
+    ]
+
+
+def test_mentions_issues_and_links_are_broken_up() -> None:
+    text = markdown.escape("@all #1 http://x www.x")
+    shown = html.unescape(text)
+    for pattern in ("@a", "#1", "://", "www."):
+        assert pattern not in shown
+
+
+def test_a_run_in_github_actions_annotates_and_appends_to_the_summary(tmp_path: Path) -> None:
+    summary = tmp_path / "summary.md"
+    summary.write_text("before\n")
+    card = _changed(message="50 % lost\n::error::forged", title="a:b,c", numerator=10**9)
+    lines = github.publish(card, {"GITHUB_ACTIONS": "true", "GITHUB_STEP_SUMMARY": str(summary)})
+    assert any(line == "::error title=a%3Ab%2Cc::50 %25 lost ::error::forged" for line in lines)
+    assert all(line.count("\n") == 0 for line in lines)
+    assert sum(line.startswith("::error ") for line in lines) <= 10
+    assert summary.read_text().startswith("before\n## Not ready")
+    assert github.publish(card, {}) == []
+    with pytest.raises(UsageError, match="GITHUB_STEP_SUMMARY"):
+        github.publish(card, {"GITHUB_ACTIONS": "true", "GITHUB_STEP_SUMMARY": str(tmp_path)})
