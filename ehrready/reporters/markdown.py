@@ -17,7 +17,7 @@ _VERDICTS = {
 }
 _FIRST = 5
 #: Characters that mean nothing to Markdown, to its extensions, or to HTML.
-_HARMLESS = " .,;%+-()"
+_HARMLESS = " .,:;/'%+-()"
 
 
 def escape(text: object) -> str:
