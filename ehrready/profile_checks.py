@@ -30,6 +30,10 @@ def _problems(frames: dict[str, Frame]) -> Iterator[tuple[str, str]]:
             n, patients = columns.index("n"), columns.index("patients")
             if any((values[patients] or 0) > (values[n] or 0) for values in frame.values() if values[n] is not None):
                 yield name, "more patients than records"
+        if "n" in columns and "of" in columns:
+            n, of = columns.index("n"), columns.index("of")
+            if any((values[n] or 0) > (values[of] or 0) for values in frame.values() if values[of] is not None):
+                yield name, "more defects than records"
     files: dict[tuple[str, ...], int] = defaultdict(int)
     for key, (_, _, read, profiled, rejected) in frames["ledger"].items():
         files[key[:2]] += (read or 0) - (profiled or 0) - (rejected or 0)

@@ -20,6 +20,7 @@ from ehrready.evaluate import ASSESSED, Finding
 from ehrready.panel import panel
 from ehrready.profile import Profile, load_document
 from ehrready.rules.waivers import Waiver, apply
+from ehrready.scorecard_checks import first_problem
 from ehrready.wording import message
 
 if TYPE_CHECKING:
@@ -76,11 +77,12 @@ class Scorecard:
     def from_json(cls, data: bytes, *, place: str = "the scorecard") -> Scorecard:
         """Parse a saved scorecard; raises UsageError for another kind or an unknown major version."""
         document = load_document(data, KIND, SCHEMA_VERSION, place)
-        needed = {"verdict": str, "verdict_reasons": list, "subject": dict, "dimensions": list, "findings": list, "releases": list,
-                  "ledger": list, "provenance": dict, "tool": dict}  # fmt: skip
-        wrong = [key for key, kind in needed.items() if not isinstance(document.get(key), kind)]
-        if wrong or document["verdict"] not in VERDICTS:
-            raise UsageError(f"{place} is cut or was changed ({', '.join(wrong) or 'verdict'}): write it again with ehrready check")
+        if document.get("verdict") not in VERDICTS:
+            raise UsageError(
+                f"{place} is cut or was changed (/verdict is none of {', '.join(VERDICTS)}): write it again with ehrready check"
+            )
+        if problem := first_problem(document):
+            raise UsageError(f"{place} is cut or was changed ({problem}): write it again with ehrready check")
         return cls(document)
 
     def against(self, baseline: Scorecard) -> Scorecard:

@@ -146,8 +146,8 @@ def _counted(names: list[str], groups: list[int], rows: list[tuple[Any, ...]]) -
         if any(not isinstance(v, int) or isinstance(v, bool) for v in numbers.values()) or not 0 <= numbers["n"] <= numbers["of"]:
             raise CannotCount("the query must return whole numbers with 0 <= n <= of")
         patients = numbers.get("patients")
-        if patients is not None and not 0 <= patients <= numbers["of"]:
-            raise CannotCount("patients must be the patients behind n")
+        if patients is not None and not 0 <= patients <= numbers["n"]:
+            raise CannotCount("patients must be the distinct patients behind n, at most n")
         group = tuple((names[place], public[place][row[place]]) for place in groups)
         found.append(Counted(numbers["n"], numbers["of"], patients, group))
     return found

@@ -135,6 +135,7 @@ def test_what_is_no_count_over_the_tables_is_refused_before_reading(tmp_path: Pa
             "longer than its limit of 1 s",
         ),
         ("SELECT 5 AS n, 2 AS of", "", "0 <= n <= of"),
+        ("SELECT 1 AS n, 5 AS of, 3 AS patients", "", "at most n"),
         ("SELECT 0.5 AS n, 2 AS of", "", "whole numbers"),
         ("SELECT CAST(id AS INTEGER) AS n, 2 AS of FROM patient", "", "failed on this data"),
         ("SELECT id AS who, 0 AS n, 2 AS of FROM encounter UNION ALL SELECT id || 'x', 0, 2 FROM encounter", "", "more than 100 rows"),

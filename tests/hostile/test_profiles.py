@@ -44,6 +44,7 @@ LIES: dict[str, Callable[[dict[str, Any]], object]] = {
     "true": lambda d: _first(d, "states").__setitem__(4, True),
     "text": lambda d: _first(d, "states").__setitem__(4, "12"),
     "patients beyond records": lambda d: _first(d, "states").__setitem__(5, 10**9),
+    "defects beyond records": lambda d: _first(d, "relations").__setitem__(2, 10**9),
     "parts beyond total": lambda d: [row.__setitem__(4, 1) for row in d["frames"]["states"]["rows"] if row[3] == "*"],
     "ledger law": lambda d: _first(d, "ledger").__setitem__(5, 10**9),
     "twice": lambda d: d["frames"]["states"]["rows"].append(_first(d, "states")),
