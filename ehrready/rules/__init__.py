@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from functools import cache
 from pathlib import Path
 
 from ehrready import resources
@@ -132,6 +133,16 @@ def _find(name: str) -> Path:
 
 def load(path: Path, _chain: tuple[str, ...] = ()) -> Pack:
     """Read and validate one pack; raises UsageError listing every mistake as ``file:line: what and remedy``."""
+    return _own(path) if path.parent == resources.folder("rules") else _read(path, _chain)
+
+
+@cache
+def _own(path: Path) -> Pack:
+    """Read a pack that comes with ehrready, once: every run asks for several of them more than once."""
+    return _read(path, ())
+
+
+def _read(path: Path, _chain: tuple[str, ...]) -> Pack:
     try:
         with path.open("rb") as file:
             data = file.read(1_000_001)  # one byte more than a pack may have

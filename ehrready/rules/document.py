@@ -12,6 +12,8 @@ import yaml
 from ehrready.errors import UsageError
 
 MAX_BYTES = 1_000_000
+#: libyaml's parser where PyYAML was built with it: ten times faster, the same nodes.
+_Loader: type[Any] = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 #: YAML collections within collections; PyYAML composes by recursion.
 _MAX_DEPTH = 50
 
@@ -23,14 +25,14 @@ def compose(data: bytes, place: str, what: str) -> yaml.Node | None:
     try:
         text = data.decode("utf-8-sig")
         depth = 0
-        for event in yaml.parse(text, yaml.SafeLoader):
+        for event in yaml.parse(text, _Loader):
             if isinstance(event, yaml.AliasEvent):
                 raise UsageError(f"{place}:{_line(event)}: YAML aliases are not allowed: write it out")
             depth += isinstance(event, yaml.CollectionStartEvent)
             depth -= isinstance(event, yaml.CollectionEndEvent)
             if depth > _MAX_DEPTH:
                 raise UsageError(f"{place}:{_line(event)}: nested deeper than {_MAX_DEPTH} levels")
-        return yaml.compose(text, yaml.SafeLoader)
+        return yaml.compose(text, _Loader)
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 1
         raise UsageError(f"{place}:{line}: not valid YAML here: check indentation, colons and quotes") from None
