@@ -327,7 +327,15 @@ def _finding(f: Finding) -> dict[str, Any]:
 def _rule(rule: Rule) -> dict[str, Any]:
     """Return what a rule asks: its limits (shares of 1), the smallest denominator and the options of its check."""
     limits = rule.limits
-    return {"fail": limits.fail, "warn": limits.warn, "max_rise": limits.max_rise, "min_n": rule.min_n, "options": dict(rule.options)}
+    options = {key: _shortened(value) for key, value in rule.options.items()}
+    return {"fail": limits.fail, "warn": limits.warn, "max_rise": limits.max_rise, "min_n": rule.min_n, "options": options}
+
+
+def _shortened(value: Any, most: int = 12) -> Any:
+    """Return an option as it stands in the scorecard: of a long list the beginning (the pack, by its SHA-256, has the rest)."""
+    if isinstance(value, list) and len(value) > most:
+        return [*value[:most], f"and {len(value) - most} more: see the rule pack"]
+    return value
 
 
 def _r(value: float | None) -> float | None:

@@ -25,7 +25,7 @@ def _cards(tmp_path: Path) -> tuple[Path, Path, dict[str, Any]]:
     failing = [f for f in new["findings"] if f["status"] == "fail" and f["severity"] == "error"]
     passing = next(f for f in new["findings"] if f["status"] == "pass" and f["severity"] == "error")
     failing[0]["status"] = "pass"
-    failing[1].update(rate=0.99, interval=[0.98, 0.995])
+    failing[1].update(numerator=failing[1]["denominator"], rate=1.0, interval=[0.98, 1.0])
     passing.update(status="fail", message="<script>alert(1)</script> [x](http://evil) ::error::")
     new["verdict"] = "not-ready"
     (tmp_path / "old.json").write_text(json.dumps(old))
