@@ -66,7 +66,9 @@ def render(scorecard: Scorecard, console: Console, outputs: Sequence[str] = ()) 
     coverage = "none" if d["coverage"] is None else f"{100 * d['coverage']:.0f} %"
     score = "-" if d["score"] is None else f"{d['score']:.0f}"
     console.print(f"  required rules assessed: {coverage}; score {score} of 100")
-    rows = worst(d["findings"], 5)
+    # what somebody answers for, and what is only information, waits in the report
+    work = [f for f in worst(d["findings"]) if not f["waiver"] and f["severity"] != "info"]
+    rows = work[:5]
     if rows:
         table = Table(box=None, pad_edge=False, show_header=True, header_style="bold", padding=(0, 2, 0, 0))
         for name in ("", "what to fix first", "owner"):
@@ -75,8 +77,7 @@ def render(scorecard: Scorecard, console: Console, outputs: Sequence[str] = ()) 
             mark = f"[{_STYLE[f['status']]}]{f['status'] if f['severity'] == 'error' else f['severity']}[/]"
             table.add_row(mark, escape(f["message"]), escape(f["owner"]))
         console.print(table)
-        more = len(worst(d["findings"])) - len(rows)
-        if more:
+        if more := len(work) - len(rows):
             console.print(f"  and {more} more in the report")
     for row in [row for row in d["ledger"] if row["rejected"]][:3]:
         reasons = ", ".join(

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import copy
 import datetime as dt
+import io
 import json
 from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
 from typer.testing import CliRunner
 
 from ehrready import pipeline
@@ -16,6 +18,7 @@ from ehrready.cli import app
 from ehrready.difference import difference
 from ehrready.errors import UsageError
 from ehrready.pipeline import Options
+from ehrready.reporters import console
 from ehrready.rules import waivers
 from ehrready.scorecard import Scorecard
 
@@ -61,6 +64,16 @@ def test_a_waived_failure_is_a_condition_and_passes_the_gate(tmp_path: Path) -> 
     assert _sex(card)["waiver"] == {"owner": "registration", "reason": "Registration is being mended.", "expires": "2026-09-01"}
     assert "waived" in card.document["verdict_reasons"][0]
     assert [(w["rule"], w["status"], w["findings"]) for w in card.document["waivers"]] == [("sex-there", "active", [_sex(card)["id"]])]
+
+
+def test_the_console_does_not_ask_to_fix_what_is_waived(tmp_path: Path) -> None:
+    shown = {}
+    for waiver in ("", GOOD):
+        console.render(_card(tmp_path, waiver), Console(file=(text := io.StringIO()), width=200))
+        shown[waiver] = text.getvalue()
+    assert "patient.sex: 80 of 200" in shown[""]
+    assert "patient.sex: 80 of 200" not in shown[GOOD]
+    assert "1 waived" in shown[GOOD]
 
 
 def test_other_failures_still_count(tmp_path: Path) -> None:
