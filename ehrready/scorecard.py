@@ -231,6 +231,9 @@ def _verdict(profile: Profile, training: Profile | None, findings: Sequence[Find
         share = "none" if not coverage else f"{100 * coverage:.0f} %"
         reasons.insert(0, f"Too little could be assessed: {share} of the required rules that apply (at least 80 % are needed).")
         return "cannot-tell", reasons
+    if not any(f.status in ASSESSED and f.rule.severity == "error" and f.rule.check != "ingest-accounted" for f in findings):
+        reasons.insert(0, "Only that the records can be read was assessed: no required rule knows what is in them.")
+        return "cannot-tell", reasons
     if warnings:
         reasons.insert(0, f"{len(warnings)} warning{'s' if len(warnings) > 1 else ''}: {_list(warnings)}.")
         return "ready-with-conditions", reasons

@@ -120,6 +120,13 @@ def test_mixed_folder_is_read_whole_and_strangers_are_skipped(project: Path, tmp
     assert [row["reasons"] for row in card["ledger"] if row["status"] == "skipped"] == [{"not-recognised": 0}]
 
 
+def test_data_that_no_required_rule_knows_is_no_pass(tmp_path: Path) -> None:
+    (tmp_path / "risk.ndjson").write_text("".join(f'{{"resourceType": "RiskAssessment", "id": "{n}"}}\n' for n in range(50)))
+    done = run("check", tmp_path / "risk.ndjson", cwd=tmp_path)
+    assert done.returncode == 3
+    assert "Only that the records can be read was assessed" in " ".join(done.stderr.split())
+
+
 def test_temporary_folders_are_gone(training: Path, tmp_path: Path) -> None:
     run("check", training, cwd=tmp_path, TMPDIR=str(tmp_path))
     assert [p.name for p in tmp_path.iterdir()] == []
