@@ -8,6 +8,16 @@ from typing import Any
 
 Finding = Mapping[str, Any]
 
+#: Kinds of change in the order in which they are told, and what they are called.
+KINDS = {
+    "new": "new",
+    "worse": "worse",
+    "gone": "no longer assessed",
+    "better": "better, still failing",
+    "same": "as before",
+    "fixed": "fixed",
+}
+
 _FAILING = ("fail", "warn")
 _RANK = {"warn": 1, "fail": 2}
 

@@ -16,9 +16,6 @@ from ehrready.tables import table_of
 if TYPE_CHECKING:
     from ehrready.terminology.releases import Store
 
-#: Statuses of a finding whose number was judged; the others are never counted as a pass.
-ASSESSED = ("pass", "warn", "fail")
-
 
 @dataclass(slots=True)
 class Finding:

@@ -11,16 +11,17 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
-from ehrready import __version__, privacy
+from ehrready import __version__, privacy, scoring
 from ehrready.checks.base import CHECKS, DIMENSIONS
 from ehrready.difference import difference
 from ehrready.distributions import distributions
 from ehrready.errors import Exit, UsageError
-from ehrready.evaluate import ASSESSED, Finding
+from ehrready.evaluate import Finding
 from ehrready.panel import panel
 from ehrready.profile import Profile, load_document
 from ehrready.rules.waivers import Waiver, apply
 from ehrready.scorecard_checks import first_problem
+from ehrready.scoring import MIN_COVERAGE
 from ehrready.wording import message
 
 if TYPE_CHECKING:
@@ -33,8 +34,6 @@ if TYPE_CHECKING:
 KIND = "ehrready-scorecard"
 SCHEMA_VERSION = "1.0"
 VERDICTS = ("ready", "ready-with-conditions", "not-ready", "cannot-tell")
-#: Coverage below which nothing can be said.
-MIN_COVERAGE = 0.8
 
 #: What findings of a suite of Great Expectations ask and count (ehrready.integrations.gx_suite).
 _SUITE = {
@@ -77,10 +76,6 @@ class Scorecard:
     def from_json(cls, data: bytes, *, place: str = "the scorecard") -> Scorecard:
         """Parse a saved scorecard; raises UsageError for another kind or an unknown major version."""
         document = load_document(data, KIND, SCHEMA_VERSION, place)
-        if document.get("verdict") not in VERDICTS:
-            raise UsageError(
-                f"{place} is cut or was changed (/verdict is none of {', '.join(VERDICTS)}): write it again with ehrready check"
-            )
         if problem := first_problem(document):
             raise UsageError(f"{place} is cut or was changed ({problem}): write it again with ehrready check")
         return cls(document)
@@ -130,7 +125,7 @@ def build(
     if not internal:
         privacy.hide_findings(findings)
     units = _units(findings)
-    coverage = _coverage(_units([f for f in findings if f.rule.severity == "error"]))
+    coverage = scoring.coverage(_units([f for f in findings if f.rule.severity == "error"]))
     verdict, reasons = _verdict(profile, training, findings, coverage)
     reasons += waived
     digest = hashlib.sha256((profile if internal else privacy.hide_profile(profile)).to_json()).hexdigest()
@@ -140,7 +135,7 @@ def build(
         "tool": {"name": "ehrready", "version": __version__},
         "verdict": verdict,
         "verdict_reasons": reasons,
-        "score": _score(list(units.values())),
+        "score": scoring.score(units.values()),
         "coverage": None if coverage is None else round(coverage, 4),
         "internal": internal,
         "subject": _subject(profile, internal),
@@ -172,29 +167,8 @@ def build(
     return Scorecard(document)
 
 
-_RANK = {"error": 5, "fail": 4, "warn": 3, "not-assessed": 2, "pass": 1, "not-applicable": 0}
-
-
 def _units(findings: Sequence[Finding]) -> dict[tuple[str, str], str]:
-    """Return (rule, element) → its worst status: the unit that scores and coverage count."""
-    units: dict[tuple[str, str], str] = {}
-    for f in findings:
-        key = (f.rule.id, f.element)
-        if _RANK[f.status] >= _RANK.get(units.get(key, "not-applicable"), 0):
-            units[key] = f.status
-    return units
-
-
-def _coverage(units: Mapping[tuple[str, str], str]) -> float | None:
-    """Return assessed / (assessed + not-assessed + error); None when nothing applies."""
-    counted = [s for s in units.values() if s != "not-applicable"]
-    return sum(s in ASSESSED for s in counted) / len(counted) if counted else None
-
-
-def _score(statuses: Sequence[str]) -> float | None:
-    """Return 0-100 over the assessed units: a pass is 1, a warning ½, a failure 0."""
-    worth = [{"pass": 1.0, "warn": 0.5, "fail": 0.0}[s] for s in statuses if s in ASSESSED]
-    return round(100 * sum(worth) / len(worth), 1) if worth else None
+    return scoring.units((f.rule.id, f.element, f.status) for f in findings)
 
 
 def _verdict(profile: Profile, training: Profile | None, findings: Sequence[Finding], coverage: float | None) -> tuple[str, list[str]]:
@@ -231,7 +205,7 @@ def _verdict(profile: Profile, training: Profile | None, findings: Sequence[Find
         share = "none" if not coverage else f"{100 * coverage:.0f} %"
         reasons.insert(0, f"Too little could be assessed: {share} of the required rules that apply (at least 80 % are needed).")
         return "cannot-tell", reasons
-    if not any(f.status in ASSESSED and f.rule.severity == "error" and f.rule.check != "ingest-accounted" for f in findings):
+    if not scoring.knows((f.status, f.rule.severity, f.rule.check) for f in findings):
         reasons.insert(0, "Only that the records can be read was assessed: no required rule knows what is in them.")
         return "cannot-tell", reasons
     if warnings:
@@ -270,22 +244,7 @@ def _dimensions(findings: Sequence[Finding], units: Mapping[tuple[str, str], str
     grouped: dict[str, list[str]] = defaultdict(list)
     for (rule, _), status in units.items():
         grouped[of_rule[rule]].append(status)
-    rows = []
-    for name in DIMENSIONS:
-        statuses = [s for s in grouped[name] if s != "not-applicable"]
-        assessed = sum(s in ASSESSED for s in statuses)
-        rows.append(
-            {
-                "name": name,
-                "score": _score(statuses),
-                "coverage": round(assessed / len(statuses), 4) if statuses else None,
-                "pass": statuses.count("pass"),
-                "warn": statuses.count("warn"),
-                "fail": statuses.count("fail"),
-                "not_assessed": statuses.count("not-assessed") + statuses.count("error"),
-            }
-        )
-    return rows
+    return [{"name": name, **scoring.tally(grouped[name])} for name in DIMENSIONS]
 
 
 def _finding(f: Finding) -> dict[str, Any]:

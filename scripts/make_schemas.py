@@ -10,10 +10,17 @@ from typing import Any
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
+import scripts.document_schemas as documents  # noqa: E402
 from ehrready.rules import schema  # noqa: E402
 
 #: File name to the schema it holds.
-MADE: dict[str, Any] = {"pack-1.schema.json": schema.pack_schema, "waivers-1.schema.json": schema.waiver_schema}
+MADE: dict[str, Any] = {
+    "difference-1.schema.json": documents.difference_schema,
+    "pack-1.schema.json": schema.pack_schema,
+    "profile-1.schema.json": documents.profile_schema,
+    "scorecard-1.schema.json": documents.scorecard_schema,
+    "waivers-1.schema.json": schema.waiver_schema,
+}
 
 
 def text(name: str) -> str:

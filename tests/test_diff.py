@@ -15,6 +15,7 @@ from typer.testing import CliRunner
 
 from ehrready.cli import app
 from ehrready.errors import UsageError
+from tests.helpers.cards import rescored
 
 GOLDEN = Path(__file__).parent / "golden" / "scorecard-fhir.json"
 
@@ -27,7 +28,7 @@ def _cards(tmp_path: Path) -> tuple[Path, Path, dict[str, Any]]:
     failing[0]["status"] = "pass"
     failing[1].update(numerator=failing[1]["denominator"], rate=1.0, interval=[0.98, 1.0])
     passing.update(status="fail", message="<script>alert(1)</script> [x](http://evil) ::error::")
-    new["verdict"] = "not-ready"
+    rescored(new)
     (tmp_path / "old.json").write_text(json.dumps(old))
     (tmp_path / "new.json").write_text(json.dumps(new))
     return tmp_path / "old.json", tmp_path / "new.json", {"fixed": failing[0], "worse": failing[1], "new": passing}
@@ -35,7 +36,7 @@ def _cards(tmp_path: Path) -> tuple[Path, Path, dict[str, Any]]:
 
 def test_what_changed_is_told_in_every_output(tmp_path: Path) -> None:
     old, new, changed = _cards(tmp_path)
-    done = CliRunner().invoke(app, ["diff", str(old), str(new), "--json", str(tmp_path / "d.json"), "--markdown", str(tmp_path / "d.md")])
+    done = CliRunner().invoke(app, ["diff", str(old), str(new), "--json", str(tmp_path / "d.json"), "--markdown", str(tmp_path / "d.md"), "--html", str(tmp_path / "d.html")])  # fmt: skip
     assert done.exit_code == 0, done.output
     document = json.loads((tmp_path / "d.json").read_text())
     for kind, finding in changed.items():
@@ -46,6 +47,10 @@ def test_what_changed_is_told_in_every_output(tmp_path: Path) -> None:
     assert "<script>" not in text
     assert "](http" not in text
     assert "<script>alert(1)</script>" in html.unescape(text), "shown as text"
+    page = (tmp_path / "d.html").read_text()
+    assert "<script" not in page
+    assert "&lt;script&gt;alert(1)" in page
+    assert all(finding["title"] in html.unescape(page) for finding in changed.values())
 
 
 def test_a_scorecard_against_itself_has_no_change(tmp_path: Path) -> None:
@@ -69,4 +74,4 @@ def test_schemas_are_printed(name: str) -> None:
 
 
 def test_an_unknown_schema_is_wrong_usage() -> None:
-    assert "there are pack, waivers" in str(CliRunner().invoke(app, ["schema", "nothing"]).exception)
+    assert "there are difference, pack, profile, scorecard, waivers" in str(CliRunner().invoke(app, ["schema", "nothing"]).exception)

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import base64
 import hashlib
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 import jinja2
 
@@ -30,12 +31,16 @@ _FILTERS = (
 def render(scorecard: Scorecard) -> str:
     """Return the report as one HTML page; the same scorecard gives the same text."""
     d = scorecard.document
+    figures = {"charts": charts.charts(d.get("distributions") or []), "lines": timeline.timelines(d["releases"])}
+    return page("report.html", view(d), d=d, **figures)
+
+
+def page(template: str, names: Mapping[str, Any], **more: Any) -> str:
+    """Return a page whose Content Security Policy allows nothing but its own style sheet and script."""
     environment = _environment()
     style, script = (environment.get_template(name).render() for name in ("report.css", "report.js"))
     policy = f"default-src 'none'; style-src '{_sha256(style)}'; script-src '{_sha256(script)}'; base-uri 'none'; form-action 'none'"
-    return environment.get_template("report.html").render(
-        d=d, policy=policy, charts=charts.charts(d.get("distributions") or []), lines=timeline.timelines(d["releases"]), **view(d)
-    )
+    return environment.get_template(template).render(policy=policy, **names, **more)
 
 
 def _environment() -> jinja2.Environment:

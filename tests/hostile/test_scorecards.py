@@ -18,9 +18,11 @@ from ehrready.errors import UsageError
 from ehrready.outputs import OUTPUTS
 from ehrready.reporters import console
 from ehrready.scorecard import Scorecard
+from tests.helpers.cards import rescored
 
 GOLDEN = json.loads((Path(__file__).parents[1] / "golden" / "scorecard-fhir.json").read_text())
-CARD = GOLDEN | {"findings": GOLDEN["findings"][::9], "distributions": GOLDEN["distributions"][:2], "verdict": "not-ready"}
+
+CARD = rescored(GOLDEN | {"findings": GOLDEN["findings"][::9], "distributions": GOLDEN["distributions"][:2], "verdict": "not-ready"})
 
 
 def _failing(d: dict[str, Any]) -> dict[str, Any]:
@@ -29,26 +31,26 @@ def _failing(d: dict[str, Any]) -> dict[str, Any]:
 
 
 TAMPERED: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
-    "verdict made ready": (lambda d: d.update(verdict="ready"), "/verdict is ready although a required rule failed"),
+    "verdict made ready": (lambda d: d.update(verdict="ready"), "/verdict is ready although its findings and its ledger make it"),
     "verdict unknown": (lambda d: d.update(verdict="fine"), "/verdict is none of"),
-    "finding without keys": (lambda d: d["findings"].insert(3, {"id": "x"}), "/findings/3/hidden is missing"),
-    "finding is text": (lambda d: d["findings"].insert(0, "x"), "/findings/0 is no object"),
+    "finding without keys": (lambda d: d["findings"].insert(3, {"id": "x"}), "/findings/3/cause is missing"),
+    "finding is text": (lambda d: d["findings"].insert(0, "x"), "/findings/0 is not an object"),
     "numerator beyond": (lambda d: _failing(d).update(numerator=10**9), "the numerator is beyond the denominator"),
     "negative": (lambda d: _failing(d).update(numerator=-1), "/numerator is negative"),
     "rate": (lambda d: _failing(d).update(rate=0.123456), "/rate is not numerator / denominator"),
     "interval": (lambda d: _failing(d).update(interval=[0.9, 0.1]), "/interval is no pair of numbers in order"),
-    "status": (lambda d: d["findings"][0].update(status="great"), "/findings/0/status is not one of"),
-    "severity": (lambda d: d["findings"][0].update(severity="low"), "/findings/0/severity is not one of"),
-    "title": (lambda d: d["findings"][0].update(title=["x"]), "/findings/0/title is of another type"),
-    "true as a count": (lambda d: d["ledger"][0].update(read=True), "/ledger/0/read is of another type"),
+    "status": (lambda d: d["findings"][0].update(status="great"), "/findings/0/status is none of"),
+    "severity": (lambda d: d["findings"][0].update(severity="low"), "/findings/0/severity is none of"),
+    "title": (lambda d: d["findings"][0].update(title=["x"]), "/findings/0/title is not a text"),
+    "true as a count": (lambda d: d["ledger"][0].update(read=True), "/ledger/0/read is not a whole number"),
     "ledger law": (lambda d: d["ledger"][0].update(read=10**9), "/ledger/0: read is not profiled and rejected"),
     "ledger reasons": (lambda d: d["ledger"][0].update(reasons={"empty": 5}), "/ledger/0/reasons do not add up"),
     "records": (lambda d: d["subject"]["records"].update(read=1), "/subject/records: read is not profiled and rejected"),
-    "group": (lambda d: d["findings"][0].update(group={"site": {"a": 1}}), "/findings/0/group holds something else"),
+    "group": (lambda d: d["findings"][0].update(group={"site": {"a": 1}}), "/findings/0/group/* is not a text"),
     "waiver": (lambda d: d["findings"][0].update(waiver={"owner": "me"}), "/findings/0/waiver/reason is missing"),
     "provenance": (lambda d: d["provenance"].pop("rule_packs"), "/provenance/rule_packs is missing"),
-    "subject": (lambda d: d.update(subject=None), "/subject is null"),
-    "releases": (lambda d: d.update(releases=[5]), "/releases/0 is no object"),
+    "subject": (lambda d: d.update(subject=None), "/subject is not an object"),
+    "releases": (lambda d: d.update(releases=[5]), "/releases/0 is not an object"),
 }
 
 

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from ehrready.reporters import html
+from ehrready.difference import difference
+from ehrready.reporters import compared, html
 from ehrready.scorecard import Scorecard
 from tests.reporters.pages import card, many, rich
 
@@ -168,8 +169,12 @@ def test_the_keyboard_reaches_the_filters_and_what_is_folded_away(show: Show) ->
 def test_axe_finds_no_accessibility_violation(show: Show, scheme: str) -> None:
     axe = pytest.importorskip("axe_core_python", reason="needs axe-core-python, which is not installed")
     source = next(Path(axe.__file__).parent.glob("axe*.js")).read_text(encoding="utf-8")
-    for scorecard, width in ((rich(), 360), (rich(internal=True), 1440), (card(against=False), 820)):
-        page = show(scorecard, width, color_scheme=scheme)
+    before, after = card(against=False).document, rich().document
+    changes = compared.to_html(compared.to_json(before, after, difference(before, after)))
+    for content, width in ((rich(), 360), (rich(internal=True), 1440), (card(against=False), 820), (changes, 360), (changes, 1440)):
+        page = show(content, width, color_scheme=scheme)
+        assert page.evaluate("[document.documentElement.scrollWidth, innerWidth]") == [width, width]
+        assert page.said == []  # type: ignore[attr-defined]
         unfold(page)
         page.evaluate(source)
         found = page.evaluate("axe.run().then((r) => r.violations.map((v) => [v.id, v.nodes.slice(0, 3).map((n) => n.html)]))")
