@@ -21,8 +21,9 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from ehrready.privacy import SMALLEST, hide_profile, small
+from ehrready.privacy import hide_profile
 from ehrready.profile import Profile
+from ehrready.suppression import SMALLEST, small
 from ehrready.tables import TABLES, table_of
 
 #: Calendar months shown per side, codes named per mix, elements with a course of missingness.

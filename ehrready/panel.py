@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from ehrready import privacy
+from ehrready import suppression
 from ehrready.profile import Profile
 from ehrready.releases import Seen, declared, infer, systems_of
 
@@ -98,7 +98,7 @@ _LOADABLE = frozenset({"icd10cm", "icd10pcs", "icd9cm", "loinc", "snomed", "rxno
 def _shares(releases: Mapping[str, tuple[int | None, int | None]], internal: bool) -> list[dict[str, Any]]:
     total = sum(n or 0 for n, _ in releases.values())
     # one hidden share could be told from the others: they go together
-    hide = any(n is None or (not internal and (privacy.small(patients) or privacy.small(n))) for n, patients in releases.values())
+    hide = any(n is None or (not internal and (suppression.small(patients) or suppression.small(n))) for n, patients in releases.values())
     found = []
     for release, (n, _) in sorted(releases.items()):
         found.append({"release": release or None, "share": None if hide or not total else round((n or 0) / total, 4)})

@@ -8,23 +8,17 @@ of a partition (the next-smallest goes with it), or a denominator that differs f
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Collection, Iterable
 
-from ehrready import analytes
+from ehrready import sums
 from ehrready.evaluate import Finding
-from ehrready.histograms import FINE_HISTOGRAMS, PARSES, coarse_of, is_coarse, marker_of
+from ehrready.histograms import FINE_HISTOGRAMS, is_coarse, marker_of
 from ehrready.profile import FRAMES, Frame, Key, Profile
+from ehrready.suppression import SMALLEST, Suppression, small
 from ehrready.tables import table_of
-
-SMALLEST = 11
 
 #: Checks whose denominator is the part of a table that has what they compare.
 PARTIAL = ("time-plausible", "unique", "linked", "allowed-value", "value-parses", "value-plausible", "unit-valid", "expectation")
-
-
-def small(count: int | None) -> bool:
-    """Is this a number of patients (or records) that may not be shown?"""
-    return count is not None and 0 < count < SMALLEST
 
 
 def hide_findings(findings: list[Finding]) -> None:
@@ -90,90 +84,43 @@ def hide_profile(profile: Profile, sites: Collection[str] = ()) -> Profile:
     ``sites`` are those that the rules name; the others are pooled.
     """
     frames: dict[str, Frame] = {name: dict(frame) for name, frame in profile.frames.items()}
-    frames["states"] = _hide_states(_pool_sites(frames["states"], sites))
-    frames["types"] = {key: values if (values[0] or 0) >= SMALLEST else (None,) for key, values in frames["types"].items()}
-    for name, depth in (
-        ("systems", 1),
-        ("classes", 1),
-        ("codes", 2),
-        ("releases", 2),
-        ("currency", 2),
-        ("displays", 2),
-        ("volume", 1),
-        ("excluded", 1),
-        ("defects", 1),
-        ("categories", 1),
-    ):
-        groups: dict[Key, Frame] = defaultdict(dict)
-        for key, values in frames[name].items():
-            groups[key[:depth]][key] = values
-        frames[name] = {}
-        for members in groups.values():
-            frames[name].update(_hide_group(members, lambda key: False, _patients_column(name)))
-    frames["history"] = _hide_group(frames["history"], lambda key: False, 0)
+    frames["states"] = _pool_sites(frames["states"], sites)
+    frames["values"] = _frequent(frames["values"])
     frames["relations"] = _hide_relations(frames["relations"], profile.tables())
-    frames["units"] = _hide_sums(frames["units"], lambda key: [("code", *key[:3]), ("class", analytes.unit_class(*key[1:]))])
-    frames["value_kinds"] = _hide_sums(frames["value_kinds"], lambda key: [("code", *key[:2]), ("kind", _defect_of(key[2]))])
-    frames["values"] = _hide_values(frames["values"])
     frames["custom"] = _hide_custom(frames["custom"])
-    frames["patients"] = _hide_group(frames["patients"], lambda key: key[0] == "all", 0)
+    frames["columns"] = _hide_columns(frames["columns"])
+    cells = Suppression()
+    for name in SUMMED:
+        values = FRAMES[name][1]
+        cells.frame(name, frames[name], values.index("patients") if "patients" in values else 0)
+    sums.add(cells, frames)
+    cells.close()
+    frames |= {name: cells.kept(name) for name in SUMMED if name not in {"values", "relations"}}
+    # a denominator is hidden by itself; that somebody has a value of 7.13 is a value of a patient, so small buckets are
+    # left out and marked: the histogram lacks some
+    kept = cells.kept("relations")
+    frames["relations"] = {key: (None, values[1], None) if kept[key][0] is None else values for key, values in frames["relations"].items()}
+    frames["values"] = {
+        key if values[0] is not None else (*key[:3], marker_of(key[3])): values for key, values in cells.kept("values").items()
+    }
     return Profile(profile.name, False, frames, dict(profile.source_elements))
 
 
-def _patients_column(frame: str) -> int:
-    return FRAMES[frame][1].index("patients")
+#: Frames whose counts are tied by sums (ehrready.sums); the others hide theirs by themselves.
+SUMMED = (
+    "states", "types", "systems", "classes", "codes", "releases", "currency", "displays", "volume", "excluded", "defects", "categories",
+    "history", "units", "value_kinds", "values", "patients", "relations",
+)  # fmt: skip
 
 
-def _hide_group(members: Frame, is_total: Callable[[Key], bool], patients: int = 1) -> Frame:
-    """Hide the small cells of a group whose cells add up to a known total, and siblings until they are no small cell together."""
-    hidden = {key for key, values in members.items() if any(small(values[i]) for i in {0, patients})}
-    _close(members, [key for key in members if not is_total(key)], hidden, patients)
-    return {key: tuple(None for _ in values) if key in hidden else values for key, values in members.items()}
-
-
-def _close(cells: Frame, parts: list[Key], hidden: set[Key], patients: int = 1) -> bool:
-    """Hide next-smallest parts of a sum until the hidden ones are at least two and no small cell together; was any added?"""
-    gone = [key for key in parts if key in hidden]
-    rest = sorted((key for key in parts if key not in hidden and cells[key][0]), key=lambda key: (cells[key][0] or 0, key))
-    added = False
-    while gone and rest and (len(gone) == 1 or any(sum(cells[key][i] or 0 for key in gone) < SMALLEST for i in {0, patients})):
-        gone.append(rest.pop(0))
-        hidden.add(gone[-1])
-        added = True
-    return added
-
-
-def _hide_states(states: Frame) -> Frame:
-    """Hide the small cells of the states: the states of a group add up to ``*``, the months of a state to its total."""
-    hidden = {key for key, values in states.items() if any(small(values[i]) for i in (0, 1))}
-    sums: dict[Key, list[Key]] = defaultdict(list)
-    for key in sorted(states):
-        if key[3] != "*":
-            sums["state", *key[:3]].append(key)
-        if key[1] != "all":
-            sums["group", key[0], key[1], key[3]].append(key)
-    added = True
-    while added:  # a cell hidden for one sum is a part of another
-        added = sum(_close(states, parts, hidden) for parts in sums.values()) > 0
-    return {key: tuple(None for _ in values) if key in hidden else values for key, values in states.items()}
-
-
-def _hide_sums(cells: Frame, sums_of: Callable[[Key], list[Key]]) -> Frame:
-    """Hide the small cells of a frame each of whose cells is a part of several sums, until no sum gives one away."""
-    hidden = {key for key, values in cells.items() if any(small(values[i]) for i in (0, 1))}
-    sums: dict[Key, list[Key]] = defaultdict(list)
-    for key in sorted(cells):
-        for name in sums_of(key):
-            sums[name].append(key)
-    added = True
-    while added:
-        added = sum(_close(cells, parts, hidden) for parts in sums.values()) > 0
-    return {key: tuple(None for _ in values) if key in hidden else values for key, values in cells.items()}
-
-
-def _defect_of(kind: str) -> str:
-    """Return the defect of ``value-parses`` that a kind of value counts for, the kind itself where it is none."""
-    return next((defect for defect, kinds in PARSES.items() if kind in kinds), kind)
+def _hide_columns(frame: Frame) -> Frame:
+    """Hide small numbers of empty and of filled cells of unmapped columns, whose rows are known from the ledger."""
+    hidden: Frame = {}
+    for key, (rows, missing, null) in frame.items():
+        filled = None if None in (rows, missing, null) else (rows or 0) - (missing or 0) - (null or 0)
+        gone = filled is None or any(map(small, (rows, missing, null, filled)))
+        hidden[key] = (None if small(rows) else rows, *(((None,) * 2) if gone else (missing, null)))
+    return hidden
 
 
 def _hide_relations(frame: Frame, totals: dict[str, int]) -> Frame:
@@ -187,18 +134,6 @@ def _hide_relations(frame: Frame, totals: dict[str, int]) -> Frame:
         gone = few or n is None or of is None or any(map(small, (n, patients, of - n)))
         hidden[key] = (None if gone else n, None if few else of, None if gone else patients)
     return hidden
-
-
-def _hide_values(frame: Frame) -> Frame:
-    """Drop small buckets: that one exists is a value of a patient.  ``?hidden`` says that a histogram lacks some.
-
-    Fine buckets add up to their coarse one and both to the number of results.
-    """
-    cells = _frequent(frame)
-    sums = _hide_sums(
-        cells, lambda key: [(*key[:3], "coarse")] if is_coarse(key[3]) else [(*key[:3], "fine"), (*key[:3], coarse_of(key[3]))]
-    )
-    return {key if values[0] is not None else (*key[:3], marker_of(key[3])): values for key, values in sums.items()}
 
 
 def _frequent(frame: Frame) -> Frame:
@@ -225,8 +160,18 @@ def _hide_custom(frame: Frame) -> Frame:
         if n is None or of is None or any(map(small, (n, of, of - n, patients))) or (unknown and n):
             hidden.add(key)
     for members in groups.values():
-        _close(frame, members, hidden, 2)
+        _close(frame, members, hidden)
     return {key: (None, None, None, values[3]) if key in hidden else values for key, values in frame.items()}
+
+
+def _close(cells: Frame, parts: list[Key], hidden: set[Key]) -> None:
+    """Hide next-smallest counts of a rule's groups until the hidden ones are at least two and no small cell together."""
+    one = Suppression()
+    one.frame("custom", {key: cells[key] for key in parts}, 2)
+    one.hidden |= {("custom", key) for key in parts if key in hidden}
+    one.total("custom", (), (("custom", key) for key in parts))
+    one.close()
+    hidden |= {key for _, key in one.hidden if key}
 
 
 def without_sites(profile: Profile, sites: Collection[str] = ()) -> Profile:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
-from ehrready import __version__, privacy, scoring
+from ehrready import __version__, privacy, scoring, suppression
 from ehrready.checks.base import CHECKS, DIMENSIONS
 from ehrready.difference import difference
 from ehrready.distributions import distributions
@@ -227,7 +227,7 @@ def _list(names: Sequence[str], most: int = 5) -> str:
 
 def _subject(profile: Profile, internal: bool) -> dict[str, Any]:
     patients = profile.patients
-    hidden = patients is None or (not internal and privacy.small(patients))
+    hidden = patients is None or (not internal and suppression.small(patients))
     return {
         "name": profile.name,
         "formats": profile.formats,

@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 
 import ehrready
 from ehrready.distributions import CODES, MONTHS, STEPS, difference, distributions
-from ehrready.privacy import SMALLEST, hide_profile
+from ehrready.privacy import hide_profile
 from ehrready.profile import Profile
+from ehrready.suppression import SMALLEST
 
 _COUNT = st.one_of(st.integers(0, 40), st.integers(0, 3000))
 _MONTH = st.integers(0, 40).map(lambda i: f"{2023 + i // 12}-{i % 12 + 1:02d}")

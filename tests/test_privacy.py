@@ -11,8 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import ehrready
-from ehrready.privacy import SMALLEST, hide_profile
+from ehrready.privacy import hide_profile
 from ehrready.profile import Frame, Profile, Values
+from ehrready.suppression import SMALLEST
 
 ICD = {"system": "http://hl7.org/fhir/sid/icd-10-cm", "code": "E11.9"}
 SCT = {"system": "http://snomed.info/sct", "code": "44054006"}
@@ -60,7 +61,8 @@ def test_hidden_training_does_not_turn_alarms_into_passes(tmp_path: Path) -> Non
     for profile in (training, hide_profile(training)):
         card = ehrready.check(live, against=profile).document
         shift = [f for f in card["findings"] if f["check"] == "presence-shift" and f["element"] == "condition.code"]
-        assert [(f["defect"], f["status"]) for f in shift] == [("vanished", "fail")]
+        # 395 coded concepts stand in several frames, and 5 missing follow from each: a saved profile cannot say what vanished
+        assert [(f["defect"], f["status"]) for f in shift] == [("vanished", "fail") if profile.internal else ("", "not-assessed")]
 
 
 def test_a_hidden_defect_is_not_masked_by_a_passing_sibling(tmp_path: Path) -> None:
@@ -101,9 +103,11 @@ def test_no_sum_of_the_saved_states_leaves_one_small_cell(cells: dict[tuple[str,
     profile.frames["states"] = states
     hidden = hide_profile(profile).frames["states"]
     for group in {key[:3] for key in states}:
+        if hidden[*group, "*"][0] is None:
+            continue
         parts = [key for key in states if key[:3] == group and key[3] != "*"]
         _not_derivable(states, hidden, parts)
-    for state in {key[3] for key in states if key[3] != "*"}:
+    for state in {key[3] for key in states if key[3] != "*" and hidden["e", "all", "", key[3]][0] is not None}:
         _not_derivable(states, hidden, [("e", "month", month, state) for month in "abc" if ("e", "month", month, state) in states])
 
 

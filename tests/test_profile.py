@@ -14,9 +14,10 @@ from hypothesis import strategies as st
 
 import ehrready
 from ehrready.errors import UsageError
-from ehrready.privacy import SMALLEST, hide_profile
+from ehrready.privacy import hide_profile
 from ehrready.profile import FRAMES, Frame, Profile
 from ehrready.readers.blocks import open_stream
+from ehrready.suppression import SMALLEST
 
 _KEY = st.sampled_from(["a", "b", "c"])
 _COUNT = st.one_of(st.none(), st.integers(0, 2**40))

@@ -182,7 +182,8 @@ def test_links_to_types_that_were_not_exported_do_not_apply(tmp_path: Path) -> N
 
 
 def test_a_denominator_does_not_say_how_many_records_it_lacks(tmp_path: Path) -> None:
-    from ehrready.privacy import hide_profile, small
+    from ehrready.privacy import hide_profile
+    from ehrready.suppression import small
 
     data = export()
     for r in of_type(data, "Encounter")[:5]:

@@ -1,0 +1,133 @@
+"""Complementary suppression: which counts go with the small ones, so that no known sum gives them away.
+
+Cells are counts under a name; a *sum* says that some cells are disjoint parts of another.  What a whole holds beyond its
+parts is a cell, too, though nobody writes it: its difference is as small as any.  Cells that stand in several frames of a
+profile are tied by sums like those within a frame, so that one closure holds for all (Willenborg and de Waal, Elements of
+Statistical Disclosure Control, 2001, ch. 4; CMS cell-size policy).
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from ehrready.profile import Frame, Key, Values
+
+SMALLEST = 11
+
+#: The name of a frame and a key of it; a ``@`` frame holds totals that are known but stand nowhere.
+Cell = tuple[str, Key]
+
+
+def small(count: int | None) -> bool:
+    """Is this a number of patients (or records) that may not be shown?"""
+    return count is not None and 0 < count < SMALLEST
+
+
+@dataclass(frozen=True, slots=True)
+class Sum:
+    """A whole and its disjoint parts; ``rest`` is what the whole holds beyond them."""
+
+    whole: Cell
+    parts: tuple[Cell, ...]
+    rest: int
+
+
+class Suppression:
+    """Cells, the sums that tie them, and those that are hidden.
+
+    A count of None was hidden before: it stays so, and nothing is concluded from sums that it is the whole of.
+    """
+
+    def __init__(self) -> None:
+        """Start without cells."""
+        self.values: dict[Cell, Values] = {}
+        self.hidden: set[Cell] = set()
+        self._people: dict[str, int] = {}
+        self._sums: list[Sum] = []
+        self._of: dict[Cell, list[int]] = defaultdict(list)
+
+    def frame(self, name: str, cells: Frame, people: int) -> None:
+        """Take in a frame; ``people`` is the place of the patients among its values (0 where nothing else is counted)."""
+        self._people[name] = people
+        for key, values in cells.items():
+            self.values[name, key] = values
+            if values[0] is None or any(small(values[i]) for i in {0, people}):
+                self.hidden.add((name, key))
+
+    def total(self, name: str, key: Key, parts: Iterable[Cell]) -> Cell:
+        """Make a known total of parts that nothing else belongs to, and return its cell."""
+        whole = (f"@{name}", key)
+        members = tuple(parts)
+        self.values[whole] = (sum(self.values[part][0] or 0 for part in members),)
+        if small(self.values[whole][0]):
+            self.hidden.add(whole)
+        self.sum(whole, members)
+        return whole
+
+    def sum(self, whole: Cell, parts: Iterable[Cell]) -> None:
+        """Say that the whole holds its parts, and perhaps more; a whole that is absent or less than its parts says nothing."""
+        members = tuple(sorted(part for part in parts if part in self.values))
+        n = self.values.get(whole, (None,))[0]
+        if n is None or not members:
+            return
+        rest = n - sum(self.values[part][0] or 0 for part in members)
+        if any(self.values[part][0] is None for part in members):
+            rest = max(rest, 0)
+        if rest < 0:
+            return
+        for cell in (whole, *members):
+            self._of[cell].append(len(self._sums))
+        self._sums.append(Sum(whole, members, rest))
+
+    def close(self) -> None:
+        """Hide further cells until no sum gives a small one away."""
+        waiting = dict.fromkeys(range(len(self._sums)))  # in order, so that the same counts hide the same cells
+        while waiting:
+            number = next(iter(waiting))
+            del waiting[number]
+            for cell in self._close(self._sums[number]):
+                self.hidden.add(cell)
+                waiting.update(dict.fromkeys(other for other in self._of[cell] if other != number))
+
+    def _close(self, one: Sum) -> list[Cell]:
+        """Return what must go for one sum: unknown parts are none, or at least two and together no small cell."""
+        gone = [part for part in one.parts if part in self.hidden]
+        unknown = len(gone) + (one.rest > 0)
+        shown = sorted((self._n(part), part) for part in one.parts if part not in self.hidden and self._n(part))
+        added: list[Cell] = []
+        whole_known = one.whole not in self.hidden
+        while (unknown == 0 and not whole_known) or (whole_known and unknown and self._alone(gone, one.rest)):
+            if not shown:
+                if whole_known:
+                    added.append(one.whole)
+                break
+            part = shown.pop(0)[1]
+            gone.append(part)
+            added.append(part)
+            unknown += 1
+        return added
+
+    def _alone(self, gone: list[Cell], rest: int) -> bool:
+        """Do these hidden parts, and what is beyond the parts, add up to something that may not be known?"""
+        if not gone:
+            return small(rest)
+        if len(gone) == 1 and not rest:
+            return True
+        few = sum(self._n(cell) for cell in gone) + rest < SMALLEST
+        return few or (not rest and all(cell[0] in self._people for cell in gone) and self._patients(gone) < SMALLEST)
+
+    def _n(self, cell: Cell) -> int:
+        return self.values[cell][0] or 0
+
+    def _patients(self, cells: list[Cell]) -> int:
+        return sum(self.values[cell][self._people[cell[0]]] or 0 for cell in cells)
+
+    def kept(self, name: str) -> Frame:
+        """Return a frame as it may leave: hidden rows hold None."""
+        return {
+            key: tuple(None for _ in values) if (name, key) in self.hidden else values
+            for (frame, key), values in self.values.items()
+            if frame == name
+        }
