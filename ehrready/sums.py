@@ -77,7 +77,8 @@ def _records(s: Suppression, frames: Frames, volume: dict[Key, Cell], excluded: 
             s.sum(("volume", (table, key[2])), [("states", key)])
     # every element of a table tells the size of a group; those that apply to fewer records tell how many fewer
     for keys in _by((key for key in frames["states"] if key[3] == "*"), lambda key: (table_of(key[0]), *key[1:3])).values():
-        for one, other in itertools.permutations(sorted(keys), 2):
+        falling = sorted(keys, key=lambda key: (-(frames["states"][key][0] or 0), key))
+        for one, other in itertools.combinations(falling, 2):
             s.sum(("states", one), [("states", other)])
     for element, keys in _by(frames["categories"], lambda key: key[:1]).items():
         s.sum(("states", (*element, "all", "", "present")), (("categories", key) for key in keys if key[1][:1] not in {"", "?"}))

@@ -8,7 +8,7 @@ Statistical Disclosure Control, 2001, ch. 4; CMS cell-size policy).
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import defaultdict, deque
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -83,13 +83,16 @@ class Suppression:
 
     def close(self) -> None:
         """Hide further cells until no sum gives a small one away."""
-        waiting = dict.fromkeys(range(len(self._sums)))  # in order, so that the same counts hide the same cells
-        while waiting:
-            number = next(iter(waiting))
-            del waiting[number]
+        queue = deque(range(len(self._sums)))  # in order, so that the same counts hide the same cells
+        waiting = set(queue)
+        while queue:
+            number = queue.popleft()
+            waiting.discard(number)
             for cell in self._close(self._sums[number]):
                 self.hidden.add(cell)
-                waiting.update(dict.fromkeys(other for other in self._of[cell] if other != number))
+                fresh = [other for other in self._of[cell] if other != number and other not in waiting]
+                queue.extend(fresh)
+                waiting.update(fresh)
 
     def _close(self, one: Sum) -> list[Cell]:
         """Return what must go for one sum: unknown parts are none, or at least two and together no small cell."""
