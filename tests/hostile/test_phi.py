@@ -63,15 +63,18 @@ def test_no_canary_in_any_output(name: str, internal: list[str], exports: tuple[
     temporary.mkdir()
     profile = run("-", "profile", folder, "-o", out / "p.json", *internal, cwd=tmp_path, temporary=temporary)
     check = run(
-        "-", "check", folder, "--against", out / "p.json", "--json", out / "c.json", "--html", out / "c.html", *internal, "--fail-on", "never",
+        "-", "check", folder, "--against", out / "p.json", "--json", out / "c.json", "--html", out / "c.html",
+        "--junit", out / "c.xml", "--sarif", out / "c.sarif", "--markdown", out / "c.md", *internal, "--fail-on", "never",
         cwd=tmp_path, temporary=temporary,
     )  # fmt: skip
     compare = run("-", "compare", out / "p.json", out / "p.json", "--json", out / "d.json", "--html", out / "d.html", cwd=tmp_path)
+    diff = run("-", "diff", out / "c.json", out / "d.json", "--json", out / "e.json", "--html", out / "e.html", cwd=tmp_path)
+    assert diff.returncode == 0
     assert {profile.returncode, check.returncode} <= {0, 3}
     assert compare.returncode in {0, 1, 3}
     found = outputs(out) | {
-        "stdout": profile.stdout + check.stdout + compare.stdout,
-        "stderr": profile.stderr + check.stderr + compare.stderr,
+        "stdout": profile.stdout + check.stdout + compare.stdout + diff.stdout,
+        "stderr": profile.stderr + check.stderr + compare.stderr + diff.stderr,
     }
     assert {"p.json", "c.json", "c.html", "d.json", "d.html"} <= found.keys()
     assert {name: found_in for name, data in found.items() if (found_in := hits(data))} == {}
