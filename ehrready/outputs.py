@@ -42,8 +42,22 @@ def _markdown(card: Scorecard) -> str:
     return markdown.render(card)
 
 
-#: Name of an output (its option on the command line) to what makes it; each imports what it needs when it is called.
-OUTPUTS: dict[str, Render] = {"html": _html, "json": _json, "junit": _junit, "sarif": _sarif, "markdown": _markdown}
+def _openlineage(card: Scorecard) -> bytes:
+    from ehrready.reporters import openlineage
+
+    return openlineage.render(card)
+
+
+def _fhir(card: Scorecard) -> bytes:
+    from ehrready.reporters import fhir
+
+    return fhir.render(card)
+
+
+#: Name of an output (its option on the command line, or --report NAME=FILE) to what makes it; each imports what it needs when it is called.
+OUTPUTS: dict[str, Render] = {
+    "html": _html, "json": _json, "junit": _junit, "sarif": _sarif, "markdown": _markdown, "openlineage": _openlineage, "fhir": _fhir,
+}  # fmt: skip
 
 
 def chosen(targets: Mapping[str, str | None], reports: Sequence[str] = ()) -> list[tuple[str, str, Render]]:
