@@ -61,6 +61,11 @@ Report = Annotated[
     list[str] | None,
     typer.Option(help="NAME=FILE: write the output of that name, also of another package; may repeat.", show_default=False),
 ]
+Worklists = Annotated[
+    str | None,
+    typer.Option(help="Write CSV lists of uncoded terms, unseen codes and bad units here; needs --allow-phi.", show_default=False),
+]
+AllowPhi = Annotated[bool, typer.Option("--allow-phi", help="Let --worklists hold what the source wrote, which may identify patients.")]
 FailOn = Annotated[str | None, typer.Option(help="error, warning or never. [default: error]", show_default=False)]
 Stamp = Annotated[
     str | None, typer.Option(help="Time to print on the scorecard (none by default: same input, same bytes).", show_default=False)
@@ -125,6 +130,8 @@ def check(
     fail_on: FailOn = None,
     waivers: Waivers = None,
     baseline: Baseline = None,
+    worklists: Worklists = None,
+    allow_phi: AllowPhi = False,
     name: Name = None,
     internal: Internal = False,
     format: Format = None,  # noqa: A002 - the option's name is part of the contract
@@ -139,8 +146,9 @@ def check(
 ) -> None:
     """Read an export, compare it with the training profile and write a readiness scorecard."""
     from ehrready import outputs, pipeline
+    from ehrready.worklists import checked
 
-    options = _options(locals())
+    options = _with(_options(locals()), worklists=checked(worklists, allowed=allow_phi))
     settings = _settings()
     gate = _gate(fail_on)
     outputs.chosen(
@@ -151,6 +159,8 @@ def check(
             source, against or settings.get("against"), _with(options, progress=progress, reports=tuple(report or ()))
         )
     _show_paths(paths, show_paths)
+    if worklists:
+        _say("work-lists written: they may identify patients, keep them where such data may be")
     _finish(card, {"html": html, "json": json, "junit": junit, "sarif": sarif, "markdown": markdown}, gate, report or ())
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ehrready import plugins
+from ehrready import plugins, worklists
 from ehrready import rules as packs
 from ehrready.errors import EhrreadyError, SourceError, UsageError
 from ehrready.evaluate import Finding, evaluate
@@ -42,6 +42,7 @@ class Options:
     reports: tuple[str, ...] = ()
     waivers: str | None = None
     baseline: str | None = None
+    worklists: str | None = None
     stamp: str | None = None
     progress: Progress = field(default=lambda stage, done, of: None, compare=False)
 
@@ -182,5 +183,9 @@ def check(sources: Sequence[str], against: str | None, options: Options) -> tupl
     """Read, measure and judge the sources against a saved training profile."""
     training, digest = load_profile(against) if against else (None, None)
     _look_ahead(options)
-    profile, ledger, files = read_profile(sources, options)
+    lists: dict[str, Any] = {}
+    collect = None if options.worklists is None else lambda con: lists.update(worklists.collect(con, training))
+    profile, ledger, files = read_profile(sources, options, also=collect)
+    if options.worklists is not None:
+        worklists.write(options.worklists, lists)
     return judge(profile, training, options, ledger=ledger, training_sha256=digest), files
