@@ -37,6 +37,9 @@ wheel: .venv/.dev ## the slow tests: the wheel, installed into an empty environm
 docs: .venv/.dev ## only the tests that compare the documentation with the program
 	$(BIN)/pytest -k docs
 
+site: .venv/.dev ## the documentation as a web site in build/site
+	$(BIN)/mkdocs build --strict --quiet
+
 SECONDS ?= 600
 fuzz: .venv/.dev ## the fuzzers of tests/hostile for SECONDS (default: ten minutes)
 	$(BIN)/python -m tests.hostile.fuzz --seconds $(SECONDS)
