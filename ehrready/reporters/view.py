@@ -125,7 +125,9 @@ def view(d: Row) -> dict[str, Any]:
         "stale": [waiver for waiver in d.get("waivers") or () if waiver["status"] != "active"],
         "waived": [card for card in cards if card.f["waiver"]],
         "totals": {key: sum(row[key] for row in d["dimensions"]) for key in ("fail", "warn", "pass", "not_assessed")},
-        "required": len({(f["rule"], f["element"]) for f in findings if (f["status"], f["severity"]) == ("fail", "error") and not f["waiver"]}),
+        "required": len(
+            {(f["rule"], f["element"]) for f in findings if (f["status"], f["severity"]) == ("fail", "error") and not f["waiver"]}
+        ),
         "grid": grid(findings, asked),
         "dimension_names": asked,
         "unasked": [name for name in dimensions if name not in asked],
