@@ -409,3 +409,19 @@ def test_text_has_contrast_aa_in_light_dark_and_print() -> None:
         for text, ground in pairs:
             dark, light = sorted((luminance(theme[text]), luminance(theme[ground])))
             assert (light + 0.05) / (dark + 0.05) >= 4.5, (text, ground)
+
+
+@pytest.mark.parametrize(
+    ("status", "words"), [("expired", "Expired"), ("exceeded", "Worse than it accepts"), ("unused", "Covers no finding"), ("active", "")]
+)
+def test_waivers_that_no_longer_hold_stand_in_a_table_of_their_own(status: str, words: str) -> None:
+    waiver = {
+        "rule": "code-coded", "on": "condition.*", "defect": None, "reason": "known", "owner": "Dr <b>Who</b>",
+        "expires": "2026-01-31", "max_rate": None, "status": status, "findings": 0,
+    }  # fmt: skip
+    text = html.render(changed(card(), waivers=[waiver]))
+    assert ('id="stale-waivers"' in text) == bool(words)
+    if words:
+        table = Page(text[text.index('id="stale-waivers"') : text.index("</table>", text.index('id="stale-waivers"'))]).prose
+        for said in (words, "condition.*", "Dr <b>Who</b>", "2026-01-31"):
+            assert said in table
