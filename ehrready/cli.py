@@ -52,6 +52,9 @@ Threads = Annotated[int | None, typer.Option(min=1, help="Worker threads. [defau
 Internal = Annotated[bool, typer.Option("--internal", help="Keep exact small counts (not for leaving the hospital).")]
 Html = Annotated[str | None, typer.Option(help="Write the HTML report here.", show_default=False)]
 Json = Annotated[str | None, typer.Option(help="Write the JSON scorecard here.", show_default=False)]
+ContractFile = Annotated[
+    str | None, typer.Option("--contract", help="Model contract (YAML): what the model needs of the data.", show_default=False)
+]
 Waivers = Annotated[str | None, typer.Option(help="File of waivers: findings somebody answers for until a date.", show_default=False)]
 Baseline = Annotated[str | None, typer.Option(help="An earlier JSON scorecard: fail only on what is new or worse.", show_default=False)]
 Junit = Annotated[str | None, typer.Option(help="Write JUnit XML here, for a CI server.", show_default=False)]
@@ -90,6 +93,7 @@ def profile(
     format: Format = None,  # noqa: A002 - the option's name is part of the contract
     mapping: Mapping = None,
     rules: Rules = None,
+    contract: ContractFile = None,
     terminology: Terminology = None,
     validate: Validate = None,
     memory: Memory = None,
@@ -137,6 +141,7 @@ def check(
     format: Format = None,  # noqa: A002 - the option's name is part of the contract
     mapping: Mapping = None,
     rules: Rules = None,
+    contract: ContractFile = None,
     terminology: Terminology = None,
     validate: Validate = None,
     memory: Memory = None,
@@ -178,6 +183,7 @@ def compare(
     waivers: Waivers = None,
     baseline: Baseline = None,
     rules: Rules = None,
+    contract: ContractFile = None,
     terminology: Terminology = None,
     stamp: Stamp = None,
 ) -> None:
@@ -188,7 +194,9 @@ def compare(
     measured, _ = pipeline.load_profile(live)
     trained, digest = pipeline.load_profile(training)
     options = _with(
-        _options({"rules": rules, "terminology": terminology, "stamp": stamp, "waivers": waivers, "baseline": baseline}),
+        _options(
+            {"rules": rules, "terminology": terminology, "stamp": stamp, "waivers": waivers, "baseline": baseline, "contract": contract}
+        ),
         internal=measured.internal,
     )
     card = pipeline.judge(measured, trained, options, training_sha256=digest)
@@ -346,7 +354,20 @@ def _options(given: dict[str, Any]) -> Options:
     chosen = {**_settings(), **{key: value for key, value in given.items() if value is not None and value is not False}}
     known = {
         key: chosen[key]
-        for key in ("name", "format", "mapping", "memory", "threads", "internal", "stamp", "terminology", "waivers", "baseline", "validate")
+        for key in (
+            "name",
+            "format",
+            "mapping",
+            "memory",
+            "threads",
+            "internal",
+            "stamp",
+            "terminology",
+            "waivers",
+            "baseline",
+            "validate",
+            "contract",
+        )
         if key in chosen
     }
     if "terminology" in known:

@@ -24,6 +24,7 @@ SETTINGS: dict[str, type] = {
     "waivers": str,
     "validate": str,
     "baseline": str,
+    "contract": str,
 }
 
 

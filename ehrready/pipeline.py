@@ -12,8 +12,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ehrready import contract as contracts
 from ehrready import plugins, worklists
 from ehrready import rules as packs
+from ehrready.contract import rules as contract_rules
 from ehrready.errors import EhrreadyError, SourceError, UsageError
 from ehrready.evaluate import Finding, evaluate
 from ehrready.ledger import Ledger
@@ -42,6 +44,7 @@ class Options:
     reports: tuple[str, ...] = ()
     waivers: str | None = None
     baseline: str | None = None
+    contract: str | None = None
     worklists: str | None = None
     stamp: str | None = None
     progress: Progress = field(default=lambda stage, done, of: None, compare=False)
@@ -64,9 +67,8 @@ def read_profile(
     from ehrready.measure import measure
     from ehrready.terminology.releases import Store
 
-    rules = packs.merged(
-        packs.load_all(options.rules) or packs.every(options.mapping)
-    )  # a mistake in a pack is told before the long work, not after it
+    # a mistake in a pack is told before the long work, not after it
+    rules = packs.merged([*(packs.load_all(options.rules) or packs.every(options.mapping)), *_of_contract(options)])
     readers = readers or chosen(options.format, options.mapping, options.validate)
     files = files_of.recognise(files_of.expand(sources), readers, wanted=options.format)
     ledger = Ledger.of(files)
@@ -131,6 +133,7 @@ def judge(
         if options.rules
         else packs.default_packs([*live.formats, *([options.mapping] if options.mapping else [])])
     )
+    judged = [*judged, *_of_contract(options)]
     store = Store.open(options.terminology)
     rules, day = packs.merged(judged), waivers.today(options.stamp)
     accepted = waivers.load(options.waivers, {*(rule.id for rule in rules), *packs.known()}, day) if options.waivers else []
@@ -146,13 +149,19 @@ def judge(
             *plugins.provenance("reporters", {report.partition("=")[0] for report in options.reports}),
         ],
     )  # fmt: skip
+    card = card.naming(contracts.load(options.contract)) if options.contract else card
     return card.against(load_scorecard(options.baseline)) if options.baseline else card
+
+
+def _of_contract(options: Options) -> list[packs.Pack]:
+    """Return the model contract as a rule pack, where one is given."""
+    return [contract_rules.pack(contracts.load(options.contract))] if options.contract else []
 
 
 def _look_ahead(options: Options) -> None:
     """Find mistakes in waivers and baseline before the long work, not after it."""
     if options.waivers:
-        known = {rule.id for rule in packs.merged(packs.load_all(options.rules))}
+        known = {rule.id for rule in packs.merged([*packs.load_all(options.rules), *_of_contract(options)])}
         waivers.load(options.waivers, {*known, *packs.known()}, waivers.today(options.stamp))
     if options.baseline:
         load_scorecard(options.baseline)

@@ -27,6 +27,7 @@ from ehrready.wording import message
 if TYPE_CHECKING:
     import pandas as pd
 
+    from ehrready.contract import Contract
     from ehrready.ledger import Ledger
     from ehrready.rules import Pack, Rule
     from ehrready.terminology.releases import Store
@@ -95,6 +96,12 @@ class Scorecard:
             self,
             document={**self.document, "verdict_reasons": [*self.document["verdict_reasons"], said, *changes.unlike], "baseline": since},
         )
+
+    def naming(self, contract: Contract) -> Scorecard:
+        """Return the scorecard with the model that its contract names, in the verdict's first reason, too."""
+        who = f"For the model {contract.model} {contract.version}, by its contract of {len(contract.features)} features."
+        reasons = [who, *self.document["verdict_reasons"]]
+        return replace(self, document={**self.document, "verdict_reasons": reasons, "contract": contract.public()})
 
     def to_pandas(self) -> pd.DataFrame:
         """Return the findings as a DataFrame, one row each (imports pandas)."""

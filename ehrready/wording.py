@@ -72,6 +72,7 @@ DEFECTS: dict[str, str] = {
     "counted": "are counted by the rule's own measure",
     "vanished": "lack the element that training had",
     "not-as-expected": "are not as expected",
+    "unavailable": "lack the feature",
 }
 
 #: What is counted, per check.
@@ -95,6 +96,8 @@ _NOUNS = {
     "value-plausible": "numeric results",
     "time-plausible": "times",
     "linked": "references",
+    "feature-available": "patients",
+    "feature-by-group": "patients",
 }
 
 

@@ -50,6 +50,7 @@ def scorecard_schema() -> Schema:
         "releases": _list({"$ref": "#/$defs/release"}, "Code-system releases by element and system, live beside training."),
         "distributions": _list({"$ref": "#/$defs/distribution"}, "What the charts show."),
         "ledger": _list({"$ref": "#/$defs/file"}, "Every file (or, of a saved profile, all files of a format and status)."),
+        "contract": {"$ref": "#/$defs/contract"},
         "waivers": _list({"$ref": "#/$defs/waiver"}, "The waivers that were given and what became of them."),
         "baseline": {"$ref": "#/$defs/baseline", "description": "What changed since an earlier scorecard; only with --baseline."},
         "provenance": {"$ref": "#/$defs/provenance", "description": "What the verdict rests on."},
@@ -57,7 +58,7 @@ def scorecard_schema() -> Schema:
     d["required"] += [
         key
         for key in d["properties"]
-        if key not in {*d["required"], "generated_at", "waivers", "baseline", "distributions", "rules", "checks"}
+        if key not in {*d["required"], "generated_at", "waivers", "contract", "baseline", "distributions", "rules", "checks"}
     ]
     d["$defs"] = {
         "subject": _subject(),
@@ -92,6 +93,15 @@ def scorecard_schema() -> Schema:
         **_releases(),
         **_distributions(),
         "file": _file(),
+        "contract": _object(
+            "The model contract that the data was held against.",
+            {
+                "model": _text("Name of the model."),
+                "version": _text("Version of the model."),
+                "sha256": _text("Digest of the contract file.", pattern="^[0-9a-f]{64}$"),
+                "features": _list(_text("Name of a feature."), "The features that the model needs."),
+            },
+        ),
         "waiver": _object(
             "A waiver.",
             {

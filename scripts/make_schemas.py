@@ -11,10 +11,12 @@ ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
 import scripts.document_schemas as documents  # noqa: E402
+from ehrready.contract import schema as contract  # noqa: E402
 from ehrready.rules import schema  # noqa: E402
 
 #: File name to the schema it holds.
 MADE: dict[str, Any] = {
+    "contract-1.schema.json": contract.contract_schema,
     "difference-1.schema.json": documents.difference_schema,
     "pack-1.schema.json": schema.pack_schema,
     "profile-1.schema.json": documents.profile_schema,

@@ -1,6 +1,6 @@
 """The checks: one module per dimension; importing this package registers them."""
 
-from ehrready.checks import comparability, completeness, conformance, custom, mix, plausibility, release, shift, structure, units
+from ehrready.checks import comparability, completeness, conformance, contract, custom, mix, plausibility, release, shift, structure, units
 from ehrready.checks.base import CHECKS, DIMENSIONS, Check, Outcome, check
 
 __all__ = [
@@ -12,6 +12,7 @@ __all__ = [
     "comparability",
     "completeness",
     "conformance",
+    "contract",
     "custom",
     "mix",
     "plausibility",
