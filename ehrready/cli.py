@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 import typer
 
 from ehrready import __version__
+from ehrready.commands import contract as contract_commands
 from ehrready.commands import diff, gx, schema, terminology
 from ehrready.errors import EhrreadyError, Exit, UsageError
 
@@ -33,6 +34,7 @@ app = typer.Typer(
 rules_app = typer.Typer(help="List, show and check rule packs.", no_args_is_help=True)
 app.add_typer(rules_app, name="rules")
 app.add_typer(terminology.app, name="terminology")
+app.add_typer(contract_commands.app, name="contract")
 app.add_typer(gx.app, name="gx")
 app.command("diff")(diff.diff)
 app.command("schema")(schema.schema)

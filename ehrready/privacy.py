@@ -38,7 +38,8 @@ def hide_findings(findings: list[Finding]) -> None:
     # (defects of times, links and values change no denominator: hiding theirs ties nothing)
     tied = [f for f in findings if f.hidden and not f.rounded and f.outcome.partition in {"", f.element}]
     for element in sorted({f.element for f in tied}):
-        mine = [f for f in findings if f.element == element and f.outcome.of]
+        # what is about the whole data set has no states: a partition of its own (a feature of the contract) stands apart
+        mine = [f for f in findings if f.element == element and f.outcome.of and (element or not f.outcome.partition)]
         whole = {f.outcome.of for f in tied if f.element == element}
         for finding in mine:
             if not finding.hidden and finding.outcome.of not in whole:

@@ -130,7 +130,7 @@ def _count(con: duckdb.DuckDBPyConnection, options: dict[str, Any]) -> list[Coun
     of = sum(reached.values())
     by_step = [Counted(reached.get(i, 0), of, reached.get(i, 0), (("step", step),)) for i, step in enumerate(STEPS)]
     groups = [Counted(int(lost), int(n), int(lost), ((kind, value),)) for kind, value, n, lost in rows if kind != "step"]
-    return [*by_step, *groups] if of else []
+    return [*by_step, *groups]
 
 
 def waterfall(lost: list[int], of: int) -> str:
@@ -184,17 +184,18 @@ def feature_available(
     outcomes = custom.outcomes(profile, key)
     steps = [o for o in outcomes if "step" in o.group]
     if not steps:
-        empty = profile.frames["custom"] and not outcomes[0].status
-        return outcomes if not empty else skip("not-assessed", "no patient is of the contract's cohort")
+        return outcomes
     by_step = {o.group["step"]: o for o in steps}
     lost = [by_step[step].n for step in STEPS]
     of = next((o.of for o in steps if o.of is not None), None)
     known = [n for n in lost if n is not None]
     if of is None or len(known) < len(lost):
         return skip("not-assessed", "a count is hidden (1-10 patients)")
+    if not of:
+        return skip("not-assessed", "no patient is of the contract's cohort")
     n = sum(known)
     detail = waterfall(known, of) if n == 0 or (n >= _SMALL and (of == n or of - n >= _SMALL)) else ""
-    return [Outcome("unavailable", n, of, n, of, detail=detail)]
+    return [Outcome("unavailable", n, of, n, of, detail=detail, partition=f"feature {key[0]}")]
 
 
 @check("comparability", whole=True, measured=_count, decides=True)

@@ -69,6 +69,11 @@ def parse(data: bytes, place: str = "contract.yaml") -> Contract:
     return found
 
 
+def is_name(text: str) -> bool:
+    """Whether a text may be the name of a model, feature, output or owner."""
+    return bool(_NAME.fullmatch(text))
+
+
 class _Parser(Document):
     """Turns a composed contract into dataclasses; what it returns is worth something only without ``problems``."""
 

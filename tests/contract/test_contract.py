@@ -1,0 +1,246 @@
+"""The model contract: what it says, what it costs patients, and that nothing small shows."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+from typer.testing import CliRunner
+
+from ehrready import api, contract, pipeline
+from ehrready.checks.contract import STEPS, waterfall
+from ehrready.cli import app
+from ehrready.contract import evidence
+from ehrready.contract.draft import draft
+from ehrready.contract.schema import contract_schema
+from ehrready.errors import UsageError
+from ehrready.pipeline import Options
+
+ROOT = Path(__file__).parents[2]
+
+#: How many patients stop at each step; the 240 others have the feature.
+LOST = {"present": 40, "coded": 20, "system": 30, "code": 50, "unit": 60, "timed": 35}
+
+
+def _result(patient: str, number: int, **changes: Any) -> dict[str, Any]:
+    return {
+        "resourceType": "Observation", "id": f"o{number}", "status": "final", "subject": {"reference": f"Patient/{patient}"},
+        "code": {"coding": [{"system": "http://loinc.org", "version": "2.77", "code": "2160-0"}]}, "effectiveDateTime": "2024-06-01",
+        "valueQuantity": {"value": 1.0, "unit": "mg/dL", "system": "http://unitsofmeasure.org", "code": "mg/dL"}, **changes,
+    }  # fmt: skip
+
+
+#: What is wrong with the one result of a patient who stops at a step.
+WRONG: dict[str, dict[str, Any]] = {
+    "coded": {"code": {"text": "creatinine"}},
+    "system": {"code": {"coding": [{"system": "http://snomed.info/sct", "code": "113075003"}]}},
+    "code": {"code": {"coding": [{"system": "http://loinc.org", "code": "718-7"}]}},
+    "unit": {"valueQuantity": {"value": 80, "unit": "umol/L", "system": "http://unitsofmeasure.org", "code": "umol/L"}},
+    "timed": {"effectiveDateTime": "2020-06-01"},
+}
+
+
+def _source(tmp_path: Path, lost: dict[str, int], usable: int = 240, female_lost: bool = False) -> str:
+    lines: list[dict[str, Any]] = []
+    number = itertools.count()
+    for step, n in [*lost.items(), ("", usable)]:
+        for _ in range(n):
+            i = next(number)
+            female = (i % 10 < (9 if step else 1)) if female_lost else i % 2 == 0
+            lines.append(
+                {"resourceType": "Patient", "id": f"Canary{i}", "gender": "female" if female else "male", "birthDate": "1980-01-01"}
+            )
+            lines.append(
+                {"resourceType": "Encounter", "id": f"e{i}", "status": "finished", "subject": {"reference": f"Patient/Canary{i}"},
+                 "class": {"code": "IMP"}, "period": {"start": "2024-06-30", "end": "2024-06-30"}}
+            )  # fmt: skip
+            if step != "present":
+                lines.append(_result(f"Canary{i}", i, **WRONG.get(step, {})))
+    path = tmp_path / "export.ndjson"
+    path.write_text("\n".join(map(json.dumps, lines)) + "\n")
+    return str(path)
+
+
+TEXT = """contract: "1.0"
+model: {name: renal, version: 1.2.0}
+cohort: {min_age: 18, having: [encounter]}
+features:
+  - {name: creatinine, table: observation, codes: {LOINC: ["2160-0"]}, units: [mg/dL], window_days: 365, required: 0.6, owner: engineering,
+     releases: {LOINC: ["2.77"]}}
+subgroups: [sex]
+"""
+
+
+def _check(tmp_path: Path, source: str, text: str = TEXT, **options: Any) -> dict[str, Any]:
+    path = tmp_path / "contract.yaml"
+    path.write_text(text)
+    return dict(pipeline.check([source], None, Options(contract=str(path), validate="none", **options))[0].document)
+
+
+def _of(document: dict[str, Any], rule: str) -> dict[str, Any]:
+    (finding,) = [f for f in document["findings"] if f["rule"] == rule]
+    return dict(finding)
+
+
+def test_the_waterfall_counts_patients_at_the_step_that_they_fail(tmp_path: Path) -> None:
+    document = _check(tmp_path, _source(tmp_path, LOST))
+    finding = _of(document, "feature-creatinine")
+    assert (finding["numerator"], finding["denominator"], finding["patients"]) == (235, 475, 235)
+    assert (finding["status"], finding["limit"], finding["owner"]) == ("fail", 0.4, "engineering")
+    left = list(itertools.accumulate(LOST.values(), lambda a, b: a - b, initial=475))[1:]
+    assert [int(n) for n in re.findall(r"→ (\d+)", finding["message"])] == left
+    assert document["contract"]["model"] == "renal"
+    assert "renal 1.2.0" in document["verdict_reasons"][0]
+    assert "contract renal" in {pack["name"] for pack in document["provenance"]["rule_packs"]}
+
+
+def test_who_is_not_of_the_cohort_is_not_counted(tmp_path: Path) -> None:
+    source = _source(tmp_path, LOST)
+    children = TEXT.replace("min_age: 18, having: [encounter]", "min_age: 60")
+    finding = _of(_check(tmp_path, source, children), "feature-creatinine")
+    assert finding["status"] == "not-assessed"
+    nobody = TEXT.replace("having: [encounter]", "having: [allergy]")
+    finding = _of(_check(tmp_path, source, nobody), "feature-creatinine")
+    assert (finding["status"], finding["reason"]) == ("not-assessed", "no patient is of the contract's cohort")
+
+
+def test_a_feature_that_nobody_has_fails(tmp_path: Path) -> None:
+    text = (
+        TEXT.replace("table: observation", "table: immunization").replace(", units: [mg/dL]", "").replace('LOINC: ["2160-0"]', 'CVX: ["*"]')
+    )
+    finding = _of(_check(tmp_path, _source(tmp_path, LOST), text), "feature-creatinine")
+    assert (finding["status"], finding["numerator"], finding["denominator"]) == ("fail", 475, 475)
+
+
+def test_a_group_that_lacks_the_feature_is_named(tmp_path: Path) -> None:
+    even = _of(_check(tmp_path, _source(tmp_path, LOST)), "feature-creatinine-groups")
+    assert even["status"] == "pass"
+    uneven = _of(_check(tmp_path, _source(tmp_path, LOST, female_lost=True)), "feature-creatinine-groups")
+    assert (uneven["status"], uneven["group"]) == ("fail", {"sex": "female"})
+
+
+def test_a_release_that_the_contract_does_not_accept_fails(tmp_path: Path) -> None:
+    source = _source(tmp_path, LOST)
+    assert _of(_check(tmp_path, source), "pin-loinc-observation-code")["status"] == "pass"
+    finding = _of(_check(tmp_path, source, TEXT.replace('"2.77"', '"2.80"')), "pin-loinc-observation-code")
+    assert finding["status"] == "fail"
+    assert "accepts 2.80" in finding["message"]
+    assert finding["numerator"] == finding["denominator"] > 300
+
+
+def test_compare_of_internal_profiles_judges_the_contract_as_check_does(tmp_path: Path) -> None:
+    source = _source(tmp_path, LOST)
+    document = _check(tmp_path, source, internal=True)
+    options = Options(contract=str(tmp_path / "contract.yaml"), validate="none", internal=True)
+    profile, _, _ = pipeline.read_profile([source], options)
+    again = pipeline.judge(profile, None, options).document
+    for rule in ("feature-creatinine", "feature-creatinine-groups", "pin-loinc-observation-code"):
+        assert _of(dict(again), rule) == _of(document, rule)
+
+
+def test_a_profile_made_without_the_contract_cannot_tell(tmp_path: Path) -> None:
+    source = _source(tmp_path, LOST)
+    _check(tmp_path, source)
+    profile, _, _ = pipeline.read_profile([source], Options(validate="none"))
+    card = pipeline.judge(profile, None, Options(contract=str(tmp_path / "contract.yaml"))).document
+    assert _of(dict(card), "feature-creatinine")["status"] == "not-assessed"
+
+
+@given(st.lists(st.integers(0, 40), min_size=6, max_size=6), st.integers(0, 500))
+def test_no_step_of_the_waterfall_shows_a_small_group(lost: list[int], usable: int) -> None:
+    of = sum(lost) + usable
+    text = waterfall(lost, of)
+    numbers = [int(n.replace(",", "")) for n in re.findall(r"(?:^|→ )([\d,]+) ", text)]
+    assert numbers[0] == of
+    assert numbers[-1] == usable
+    if sum(lost) == 0 or sum(lost) > 10:  # else the whole text is left out
+        assert all(a - b == 0 or a - b > 10 for a, b in itertools.pairwise(numbers))
+
+
+@pytest.mark.parametrize("step", list(STEPS))
+def test_few_patients_lost_at_a_step_show_nowhere(tmp_path: Path, step: str) -> None:
+    document = _check(tmp_path, _source(tmp_path, {**LOST, step: 4}))
+    finding = _of(document, "feature-creatinine")
+    numbers = [475 - LOST[step] + 4, *(int(n) for n in re.findall(r"→ (\d+)", finding["message"]))]
+    assert finding["status"] in {"pass", "fail"}
+    assert all(a == b or a - b > 10 for a, b in itertools.pairwise(numbers))
+    assert "Canary" not in json.dumps(document)
+
+
+def test_every_mistake_is_told_with_its_line() -> None:
+    text = (
+        'contract: "2.0"\nmodel: {name: a b, version: 1}\nfeatures:\n  - {name: x, table: labs}\n  - {name: y, table: condition, codes: {LOINK: [a]},\n'
+        "     required: 2}\n  - {name: y, table: condition, codes: {ICD10: [b]}}\noutputs:\n  - {name: r, kind: score}\nowners:\n"
+        "  - {name: e, webhook: 'https://x'}\nextra: 1\n"
+    )
+    with pytest.raises(UsageError) as raised:
+        contract.parse(text.encode())
+    told = "\n".join(raised.value.problems)
+    for line, words in (
+        (1, "version of this format"), (2, "model.name"), (4, "table must be one of"), (5, "did you mean 'LOINC'"), (6, "share between 0 and 1"),
+        (7, "may be ICD-10-CM or"), (9, "a score needs range"), (11, "environment variable"), (12, "unknown key 'extra'"), (1, "two features"),
+    ):  # fmt: skip
+        assert re.search(rf"contract.yaml:{line}: .*{re.escape(words)}", told), (line, words, told)
+
+
+@pytest.mark.parametrize("data", [b"", b"[]", b"a: &x 1\nb: *x", b"\xff\xfe", b"{" * 200])
+def test_what_is_no_contract_is_refused(data: bytes) -> None:
+    with pytest.raises(UsageError):
+        contract.parse(data)
+
+
+@pytest.mark.parametrize("fmt", ["fhir", "hl7v2", "omop"])
+def test_a_draft_holds_for_the_data_that_it_was_drafted_from(tmp_path: Path, fmt: str) -> None:
+    source = ROOT / "sample_data" / "training" / fmt
+    text = draft(api.profile_of(source, validate="none"), most=2)
+    jsonschema.validate(yaml.safe_load(text), contract_schema())
+    document = _check(tmp_path, str(source), text)
+    found = {f["rule"]: f["status"] for f in document["findings"] if f["check"] == "feature-available"}
+    assert len(found) >= 4
+    assert set(found.values()) == {"pass"}
+
+
+def test_a_draft_of_an_empty_profile_says_what_to_do() -> None:
+    from ehrready.profile import Profile
+
+    with pytest.raises(UsageError, match="at least one feature"):
+        contract.parse(draft(Profile("none")).encode())
+
+
+def test_the_evidence_table_has_the_31_attributes_and_no_markup(tmp_path: Path) -> None:
+    text = TEXT + 'card: {developer: "Us | <b>them</b>", intended_use: "To warn."}\n'
+    document = _check(tmp_path, _source(tmp_path, LOST), text)
+    found = evidence.rows(contract.parse(text.encode()), document)
+    assert len(found) == 31
+    by_paragraph = {row["paragraph"]: row for row in found}
+    assert by_paragraph["2.i"]["evidence"] == "contract"
+    assert by_paragraph["4.iv"]["answer"] == "0 of 1 features are available as required"
+    assert by_paragraph["8.iv"]["evidence"] == "none"
+    shown = evidence.markdown(contract.parse(text.encode()), document)
+    assert "<b>" not in shown
+    assert all(line.count("|") - line.count("\\|") == 5 for line in shown.splitlines() if line.startswith("|"))
+
+
+def test_from_the_command_line(tmp_path: Path) -> None:
+    source = _source(tmp_path, LOST)
+    runner = CliRunner()
+    made, drafted, scored = (str(tmp_path / name) for name in ("p.json", "c.yaml", "s.json"))
+    assert runner.invoke(app, ["profile", source, "-o", made, "--internal", "--validate", "none"]).exit_code == 0
+    assert runner.invoke(app, ["contract", "init", "--from", made, "-o", drafted, "--model", "m"]).exit_code == 0
+    assert runner.invoke(app, ["contract", "lint", drafted]).exit_code == 0
+    runner.invoke(app, ["check", source, "--contract", drafted, "--json", scored, "--validate", "none"])
+    shown = runner.invoke(app, ["contract", "evidence", drafted, scored])
+    assert shown.exit_code == 0
+    assert "| 9.ii |" in shown.stdout
+    other = tmp_path / "other.yaml"
+    other.write_text(TEXT)
+    refused = runner.invoke(app, ["contract", "evidence", str(other), scored])
+    assert isinstance(refused.exception, UsageError)
