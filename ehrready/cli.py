@@ -14,7 +14,7 @@ import typer
 
 from ehrready import __version__
 from ehrready.commands import contract as contract_commands
-from ehrready.commands import diff, gx, schema, terminology
+from ehrready.commands import diff, gx, integration, schema, terminology
 from ehrready.errors import EhrreadyError, Exit, UsageError
 
 if TYPE_CHECKING:
@@ -37,6 +37,7 @@ app.add_typer(terminology.app, name="terminology")
 app.add_typer(contract_commands.app, name="contract")
 app.add_typer(gx.app, name="gx")
 app.command("diff")(diff.diff)
+app.command("integration")(integration.integration)
 app.command("schema")(schema.schema)
 rules_app.command("export")(gx.export)
 

@@ -45,7 +45,7 @@ def measure(
     """
     profile = Profile(name)
     frames = profile.frames
-    frames["ledger"] = _ledger(ledger)
+    frames["ledger"] = ledger_frame(ledger)
     frames["declared"] = _declared(ledger)
     _sites(con)
     codings.measure(con, frames, store)
@@ -68,7 +68,7 @@ def _frame(con: duckdb.DuckDBPyConnection, sql: str, keys: int) -> Frame:
     return {tuple(str(key) for key in row[:keys]): tuple(int(v) for v in row[keys:]) for row in con.execute(sql).fetchall()}
 
 
-def _ledger(ledger: Ledger) -> Frame:
+def ledger_frame(ledger: Ledger) -> Frame:
     """Add up the ledger by format, status and reason; ``""`` is the reason of the rows that carry the sizes."""
     frame: Frame = {}
 

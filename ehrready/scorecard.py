@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import orjson
 
 from ehrready import __version__, privacy, scoring, suppression
-from ehrready.checks.base import CHECKS, DIMENSIONS
+from ehrready.checks.base import CHECKS, DIMENSIONS, EXTRA_DIMENSIONS
 from ehrready.difference import difference
 from ehrready.distributions import distributions
 from ehrready.errors import Exit, UsageError
@@ -41,6 +41,15 @@ _SUITE = {
     "question": "Does the expectation of Great Expectations hold?",
     "numerator_text": "records that are not as expected; 1 where an expectation about the table does not hold.",
     "denominator_text": "records that it looks at, nulls apart; 1 where it is about the table.",
+}
+
+#: What findings ask and count that come from no check on data.
+_FOREIGN = {
+    "capability": {
+        "question": "Does the EHR declare what the model needs of it?",
+        "numerator_text": "capabilities that are needed and not declared.",
+        "denominator_text": "capabilities that the model contract needs.",
+    }
 }
 
 
@@ -150,7 +159,9 @@ def build(
         "dimensions": _dimensions(findings, units),
         "findings": [_finding(f) for f in findings],
         "rules": {f.rule.id: _rule(f.rule) for f in findings},
-        "checks": {f.rule.check: CHECKS[f.rule.check].words if f.rule.check in CHECKS else _SUITE for f in findings},
+        "checks": {
+            f.rule.check: CHECKS[f.rule.check].words if f.rule.check in CHECKS else _FOREIGN.get(f.rule.check, _SUITE) for f in findings
+        },
         "releases": panel(profile, training, store, internal),
         "distributions": distributions(profile, training, internal=internal),
         "ledger": ledger.rows() if ledger else _ledger_of(profile),
@@ -181,7 +192,7 @@ def _units(findings: Sequence[Finding]) -> dict[tuple[str, str], str]:
 def _verdict(profile: Profile, training: Profile | None, findings: Sequence[Finding], coverage: float | None) -> tuple[str, list[str]]:
     """Return the verdict and its reasons, in the order of design section 6."""
     reasons: list[str] = []
-    if training is None:
+    if training is None and not all(f.dimension in EXTRA_DIMENSIONS for f in findings):
         reasons.append("No training profile was given: this is about the data alone, not about a model.")
     broken = sum(v[0] or 0 for k, v in profile.frames["ledger"].items() if k[1] in {"unreadable", "truncated"})
     crashed = sorted({f.rule.id for f in findings if f.status == "error"})
@@ -251,7 +262,7 @@ def _dimensions(findings: Sequence[Finding], units: Mapping[tuple[str, str], str
     grouped: dict[str, list[str]] = defaultdict(list)
     for (rule, _), status in units.items():
         grouped[of_rule[rule]].append(status)
-    return [{"name": name, **scoring.tally(grouped[name])} for name in DIMENSIONS]
+    return [{"name": name, **scoring.tally(grouped[name])} for name in (*DIMENSIONS, *(n for n in EXTRA_DIMENSIONS if n in grouped))]
 
 
 def _finding(f: Finding) -> dict[str, Any]:

@@ -73,6 +73,7 @@ DEFECTS: dict[str, str] = {
     "vanished": "lack the element that training had",
     "not-as-expected": "are not as expected",
     "unavailable": "lack the feature",
+    "undeclared": "are not declared",
 }
 
 #: What is counted, per check.
@@ -96,6 +97,7 @@ _NOUNS = {
     "value-plausible": "numeric results",
     "time-plausible": "times",
     "linked": "references",
+    "capability": "needed capabilities",
     "feature-available": "patients",
     "feature-by-group": "patients",
 }
@@ -103,7 +105,7 @@ _NOUNS = {
 
 def message(finding: Finding) -> str:
     """Return one sentence: element, count, share, defect, and training or the limit for comparison."""
-    o, place = finding.outcome, finding.element or "all records"
+    o, place = finding.outcome, finding.element or ("the EHR" if finding.rule.check == "capability" else "all records")
     if finding.status in {"not-assessed", "not-applicable", "error"}:
         return f"{place}: {finding.reason}"
     phrase = DEFECTS.get(o.defect, o.defect)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ehrready.checks.base import DIMENSIONS
+from ehrready.checks.base import DIMENSIONS, EXTRA_DIMENSIONS
 from ehrready.difference import KINDS
 from ehrready.profile import FRAMES, PRESENCE
 from ehrready.profile import KIND as PROFILE
@@ -65,7 +65,7 @@ def scorecard_schema() -> Schema:
         "dimension": _object(
             "The results of one kind of question.",
             {
-                "name": _enum(DIMENSIONS, "The kind of question."),
+                "name": _enum((*DIMENSIONS, *EXTRA_DIMENSIONS), "The kind of question."),
                 "score": _number("0 to 100 over the assessed units; null where there is none.", 0, 100, null=True),
                 "coverage": _share("Assessed units of those that apply; null where none applies.", null=True),
                 **{key: _count(f"Units that are {key.replace('_', ' ')}.") for key in ("pass", "warn", "fail", "not_assessed")},
@@ -228,7 +228,7 @@ def _finding() -> Schema:
             "title": _text("Title of the rule."),
             "pack": _text("Pack of the rule."),
             "severity": _enum(SEVERITIES, "error decides the verdict, warning makes conditions, info changes nothing."),
-            "dimension": _enum(DIMENSIONS, "The kind of question."),
+            "dimension": _enum((*DIMENSIONS, *EXTRA_DIMENSIONS), "The kind of question."),
             "table": _text("Canonical table; empty is the whole data set."),
             "element": _text("Canonical element; empty is the whole data set."),
             "source_element": _text("The same place in the user's format."),

@@ -17,6 +17,8 @@ from ehrready import stats
 from ehrready.profile import Profile
 
 DIMENSIONS = ("completeness", "conformance", "release", "plausibility", "comparability")
+#: Dimensions of what is no data: the EHR it comes from. They stand in a scorecard only where there are findings of them.
+EXTRA_DIMENSIONS = ("integration",)
 
 
 @dataclass(slots=True)

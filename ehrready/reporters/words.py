@@ -70,6 +70,7 @@ DIMENSIONS = {
     "release": "Same code-system versions?",
     "plausibility": "Can it be true?",
     "comparability": "Is it like training?",
+    "integration": "Does the EHR offer it?",
 }
 #: Fields whose name is not yet plain English.
 _FIELDS = {"at": "date", "patient_id": "link to the patient", "encounter_id": "link to the encounter", "value_code": "coded value"}

@@ -1,0 +1,53 @@
+"""``ehrready integration``: what the EHR declares, held against what the model contract needs of it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def integration(
+    capability: Annotated[
+        str, typer.Option(metavar="FILE", help="The server's CapabilityStatement (GET [base]/metadata) as JSON.", show_default=False)
+    ],
+    contract: Annotated[str, typer.Option(metavar="FILE", help="Model contract (YAML).", show_default=False)],
+    smart: Annotated[
+        str | None, typer.Option(metavar="FILE", help="The server's .well-known/smart-configuration as JSON.", show_default=False)
+    ] = None,
+    cds_services: Annotated[
+        str | None, typer.Option(metavar="FILE", help="The answer of [base]/cds-services as JSON.", show_default=False)
+    ] = None,
+    html: Annotated[str | None, typer.Option(help="Write the HTML report here.", show_default=False)] = None,
+    json: Annotated[str | None, typer.Option(help="Write the JSON scorecard here.", show_default=False)] = None,
+    junit: Annotated[str | None, typer.Option(help="Write JUnit XML here, for a CI server.", show_default=False)] = None,
+    markdown: Annotated[str | None, typer.Option(help="Write Markdown here, for a pull request.", show_default=False)] = None,
+    fail_on: Annotated[str | None, typer.Option(help="error, warning or never. [default: error]", show_default=False)] = None,
+    name: Annotated[str | None, typer.Option(help="Name of the EHR in outputs. [default: EHR]", show_default=False)] = None,
+    stamp: Annotated[str | None, typer.Option(help="Time to print on the scorecard.", show_default=False)] = None,
+) -> None:
+    """Hold an EHR's CapabilityStatement against the model contract: a checklist with owners and open questions."""
+    from ehrready import cli
+    from ehrready import contract as contracts
+    from ehrready.integration import capability as documents
+    from ehrready.integration import needs
+    from ehrready.ledger import Ledger
+    from ehrready.measure import ledger_frame
+    from ehrready.profile import Profile
+    from ehrready.readers.base import Ended, Read, SourceFile
+    from ehrready.scorecard import build
+
+    gate = cli._gate(fail_on)
+    wanted, server = contracts.load(contract), documents.capability(capability)
+    pack, findings = needs.findings(
+        wanted, server, documents.smart(smart) if smart else None, documents.hooks(cds_services) if cds_services else None
+    )
+    ledger = Ledger.of([SourceFile(1, Path(capability), server.size, "fhir", "capability")])
+    for event in (Read(1, 1), Ended(1)):
+        ledger.add(event)
+    ledger.close({1: 1})
+    profile = Profile(name or "EHR")
+    profile.frames["ledger"] = ledger_frame(ledger)
+    card = build(profile, None, findings, [pack], ledger=ledger, stamp=stamp).naming(wanted)
+    cli._finish(card, {"html": html, "json": json, "junit": junit, "markdown": markdown}, gate)

@@ -1,0 +1,1 @@
+"""Is the EHR ready for the model?  What its CapabilityStatement declares, held against what the contract needs."""

@@ -1,0 +1,163 @@
+"""Reads a CapabilityStatement, a SMART configuration and CDS Hooks services into what can be asked of them.
+
+Sources: FHIR R4 CapabilityStatement (http://hl7.org/fhir/R4/capabilitystatement.html), SMART App Launch 2.2 conformance
+(.well-known/smart-configuration), CDS Hooks 2.0 discovery.  Texts of the statement are never kept: only codes of FHIR and URLs.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from ehrready import files
+from ehrready.errors import UsageError
+
+_MAX_BYTES = 20_000_000
+_CONFORMANCE = "DSTU2 has Conformance instead: give the server's R4 metadata"
+
+
+@dataclass(frozen=True, slots=True)
+class Resource:
+    """What a server declares of one resource type."""
+
+    interactions: frozenset[str] = frozenset()
+    parameters: frozenset[str] = frozenset()
+    profiles: frozenset[str] = frozenset()
+    operations: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class Capability:
+    """A server's CapabilityStatement: resources by type, operations of the system, security services, guides."""
+
+    fhir_version: str
+    kind: str
+    size: int
+    resources: dict[str, Resource] = field(default_factory=dict)
+    operations: frozenset[str] = frozenset()
+    security: frozenset[str] = frozenset()
+    guides: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class Smart:
+    """A SMART configuration: capabilities, grants, ways for a client to prove who it is, scopes."""
+
+    capabilities: frozenset[str]
+    grants: frozenset[str]
+    methods: frozenset[str]
+    scopes: frozenset[str]
+    token_endpoint: bool
+
+
+def capability(path: str) -> Capability:
+    """Read a CapabilityStatement; raises UsageError when it is none, or not in the shape that FHIR gives it."""
+    place = f"capability statement {Path(path).name}"
+    data, document = _document(path, place)
+    kind = document.get("resourceType")
+    if kind != "CapabilityStatement":
+        raise UsageError(f"{place}: resourceType must be CapabilityStatement" + (f" ({_CONFORMANCE})" if kind == "Conformance" else ""))
+    if not isinstance(document.get("fhirVersion"), str):
+        raise UsageError(f"{place}: fhirVersion is missing: ask the vendor for the whole statement (GET [base]/metadata)")
+    found: dict[str, Resource] = {}
+    operations: set[str] = set()
+    security: set[str] = set()
+    for rest in _objects(document.get("rest"), f"{place}: rest"):
+        if rest.get("mode") not in {"server", None}:
+            continue
+        operations |= _operations(rest, place)
+        secured = rest.get("security") or {}
+        if not isinstance(secured, dict):
+            raise UsageError(f"{place}: rest.security must be an object")
+        for service in _objects(secured.get("service"), f"{place}: rest.security.service"):
+            security |= {
+                c["code"] for c in _objects(service.get("coding"), f"{place}: security.service.coding") if isinstance(c.get("code"), str)
+            }
+        for item in _objects(rest.get("resource"), f"{place}: rest.resource"):
+            name = item.get("type")
+            if isinstance(name, str):
+                found[name] = Resource(
+                    _texts(item.get("interaction"), "code", f"{place}: interaction"),
+                    _texts(item.get("searchParam"), "name", f"{place}: searchParam"),
+                    frozenset(map(_bare, _strings(item.get("supportedProfile"), f"{place}: supportedProfile") | _one(item.get("profile")))),
+                    frozenset(_operations(item, place)),
+                )  # fmt: skip
+    guides = _strings(document.get("instantiates"), f"{place}: instantiates") | _strings(
+        document.get("implementationGuide"), f"{place}: implementationGuide"
+    )
+    return Capability(
+        document["fhirVersion"], str(document.get("kind")), len(data), found, frozenset(operations), frozenset(security), frozenset(map(_bare, guides)),
+    )  # fmt: skip
+
+
+def smart(path: str) -> Smart:
+    """Read a SMART configuration; raises UsageError when it is none."""
+    place = f"SMART configuration {Path(path).name}"
+    _, document = _document(path, place)
+    if not {"token_endpoint", "authorization_endpoint", "capabilities"} & document.keys():
+        raise UsageError(f"{place}: neither capabilities nor endpoints: give [base]/.well-known/smart-configuration")
+    return Smart(
+        _strings(document.get("capabilities"), f"{place}: capabilities"),
+        _strings(document.get("grant_types_supported"), f"{place}: grant_types_supported"),
+        _strings(document.get("token_endpoint_auth_methods_supported"), f"{place}: token_endpoint_auth_methods_supported"),
+        _strings(document.get("scopes_supported"), f"{place}: scopes_supported"),
+        isinstance(document.get("token_endpoint"), str),
+    )
+
+
+def hooks(path: str) -> frozenset[str]:
+    """Read the hooks of a CDS Hooks discovery document; raises UsageError when it is none."""
+    place = f"CDS services {Path(path).name}"
+    _, document = _document(path, place)
+    if "services" not in document:
+        raise UsageError(f"{place}: no services: give the answer of [base]/cds-services")
+    return _texts(document["services"], "hook", f"{place}: services")
+
+
+def _document(path: str, place: str) -> tuple[bytes, dict[str, Any]]:
+    data = files.read(path, place)
+    if len(data) > _MAX_BYTES:
+        raise UsageError(f"{place}: more than {_MAX_BYTES:,} bytes: this is no such document")
+    try:
+        document = orjson.loads(data.removeprefix(b"\xef\xbb\xbf"))
+    except orjson.JSONDecodeError as error:
+        raise UsageError(f"{place}:{error.lineno}: not JSON: save the server's answer as it came (Accept: application/json)") from None
+    if not isinstance(document, dict):
+        raise UsageError(f"{place}: must be a JSON object")
+    return data, document
+
+
+def _objects(value: Any, place: str) -> list[dict[str, Any]]:
+    if value is None:
+        return []
+    if not isinstance(value, list) or not all(isinstance(item, dict) for item in value):
+        raise UsageError(f"{place} must be a list of objects")
+    return value
+
+
+def _strings(value: Any, place: str) -> frozenset[str]:
+    if value is not None and (not isinstance(value, list) or not all(isinstance(item, str) for item in value)):
+        raise UsageError(f"{place} must be a list of texts")
+    return frozenset(value or ())
+
+
+def _one(value: Any) -> frozenset[str]:
+    """Return a canonical, which DSTU2 and STU3 wrap in a Reference, as a set."""
+    return frozenset([value]) if isinstance(value, str) else frozenset()
+
+
+def _texts(value: Any, key: str, place: str) -> frozenset[str]:
+    return frozenset(item[key] for item in _objects(value, place) if isinstance(item.get(key), str))
+
+
+def _operations(item: dict[str, Any], place: str) -> set[str]:
+    found = _objects(item.get("operation"), f"{place}: operation")
+    return {op["name"].lstrip("$") for op in found if isinstance(op.get("name"), str)}
+
+
+def _bare(url: str) -> str:
+    """Return a canonical URL without its version."""
+    return url.partition("|")[0].rstrip("/")

@@ -1,0 +1,244 @@
+"""The EHR against the contract: shapes of several vendors, hostile statements, open questions."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from typer.testing import CliRunner
+
+from ehrready import document_checks
+from ehrready.cli import app
+from ehrready.errors import UsageError
+from ehrready.integration import capability as documents
+from ehrready.integration import needs
+
+TEXT = """contract: "1.0"
+model: {name: renal, version: 1.2.0}
+features:
+  - {name: creatinine, table: observation}
+  - {name: diuretics, table: medication}
+outputs:
+  - {name: risk, kind: score, range: [0, 1], write_back: {resource: RiskAssessment, interactions: [create], hooks: [patient-view]}}
+deployment:
+  fhir_version: 4.0.1
+  bulk_export: true
+  smart: backend
+  scopes: [system/Observation.rs]
+  profiles: ["http://hl7.org/fhir/us/core/StructureDefinition/us-core-observation-lab"]
+"""
+
+
+def _resource(name: str, parameters: list[str], interactions: tuple[str, ...] = ("read", "search-type"), **more: Any) -> dict[str, Any]:
+    return {
+        "type": name,
+        "interaction": [{"code": c} for c in interactions],
+        "searchParam": [{"name": p, "type": "token"} for p in parameters],
+        **more,
+    }
+
+
+def _statement(**changes: Any) -> dict[str, Any]:
+    """A statement that offers all that the contract needs."""
+    rest = {
+        "mode": "server",
+        "security": {"service": [{"coding": [{"code": "SMART-on-FHIR"}]}]},
+        "operation": [{"name": "export", "definition": "http://hl7.org/fhir/uv/bulkdata/OperationDefinition/export"}],
+        "resource": [
+            _resource("Patient", ["_id", "name"]),
+            _resource(
+                "Observation", ["patient", "code", "date", "category"],
+                supportedProfile=["http://hl7.org/fhir/us/core/StructureDefinition/us-core-observation-lab|6.1.0"],
+            ),
+            _resource("MedicationRequest", ["patient", "status"]),
+            _resource("RiskAssessment", ["patient"], ("read", "create")),
+        ],
+    }  # fmt: skip
+    return {
+        "resourceType": "CapabilityStatement",
+        "fhirVersion": "4.0.1",
+        "kind": "instance",
+        "status": "active",
+        "rest": [rest],
+        **changes,
+    }
+
+
+SMART = {
+    "token_endpoint": "https://ehr.example/token", "capabilities": ["client-confidential-asymmetric"], "grant_types_supported": ["client_credentials"],
+    "token_endpoint_auth_methods_supported": ["private_key_jwt"], "scopes_supported": ["system/*.read"],
+}  # fmt: skip
+HOOKS = {"services": [{"hook": "patient-view", "id": "x", "description": "d"}]}
+
+
+def _run(tmp_path: Path, statement: Any, smart: Any = SMART, hooks: Any = HOOKS, text: str = TEXT) -> tuple[dict[str, Any], int]:
+    (tmp_path / "contract.yaml").write_text(text)
+    (tmp_path / "metadata.json").write_text(statement if isinstance(statement, str) else json.dumps(statement))
+    out = tmp_path / "card.json"
+    arguments = [
+        "integration",
+        "--capability",
+        str(tmp_path / "metadata.json"),
+        "--contract",
+        str(tmp_path / "contract.yaml"),
+        "--json",
+        str(out),
+    ]
+    for name, document in (("--smart", smart), ("--cds-services", hooks)):
+        if document is not None:
+            path = tmp_path / f"{name[2:]}.json"
+            path.write_text(json.dumps(document))
+            arguments += [name, str(path)]
+    arguments += ["--html", str(tmp_path / "card.html"), "--markdown", str(tmp_path / "card.md"), "--junit", str(tmp_path / "card.xml")]
+    done = CliRunner().invoke(app, arguments)
+    if isinstance(done.exception, UsageError):
+        raise done.exception
+    return json.loads(out.read_text()), done.exit_code
+
+
+def _statuses(document: dict[str, Any]) -> dict[str, str]:
+    return {f["rule"].removeprefix("integration-"): f["status"] for f in document["findings"] if f["severity"] != "info"}
+
+
+def test_an_ehr_that_offers_everything_is_ready_and_the_questions_stay_open(tmp_path: Path) -> None:
+    document, code = _run(tmp_path, _statement())
+    assert set(_statuses(document).values()) == {"pass"}
+    assert (document["verdict"], code, document["coverage"]) == ("ready", 0, 1.0)
+    questions = [f for f in document["findings"] if f["rule"].startswith("integration-ask-")]
+    assert len(questions) == len(needs.QUESTIONS)
+    assert all(f["status"] == "not-assessed" and f["reason"].startswith("ask the vendor") for f in questions)
+    assert document_checks.first_problem(document, "scorecard") == ""
+    assert [d["name"] for d in document["dimensions"]][-1] == "integration"
+    assert "renal 1.2.0" in document["verdict_reasons"][0]
+
+
+def _without(kind: str) -> dict[str, Any]:
+    statement = _statement()
+    (rest,) = statement["rest"]
+    by_name = {r["type"]: r for r in rest["resource"]}
+    if kind == "fhir-version":
+        statement["fhirVersion"] = "3.0.2"
+    elif kind == "read-observation":
+        by_name["Observation"]["searchParam"] = [{"name": "patient"}]
+    elif kind == "read-medication":
+        rest["resource"] = [r for r in rest["resource"] if r["type"] != "MedicationRequest"]
+    elif kind == "bulk-export":
+        rest["operation"] = []
+    elif kind == "write-risk":
+        by_name["RiskAssessment"]["interaction"] = [{"code": "read"}]
+    elif kind == "profiles":
+        by_name["Observation"]["supportedProfile"] = []
+    return statement
+
+
+@pytest.mark.parametrize(
+    ("kind", "counts"),
+    [
+        ("fhir-version", (1, 1)),
+        ("read-observation", (2, 4)),
+        ("read-medication", (2, 2)),
+        ("bulk-export", (1, 1)),
+        ("write-risk", (1, 1)),
+        ("profiles", (1, 1)),
+    ],
+)
+def test_each_capability_that_is_not_declared_is_found_alone(tmp_path: Path, kind: str, counts: tuple[int, int]) -> None:
+    document, code = _run(tmp_path, _without(kind))
+    statuses = _statuses(document)
+    assert {rule for rule, status in statuses.items() if status != "pass"} == {kind}
+    (finding,) = [f for f in document["findings"] if f["rule"] == f"integration-{kind}"]
+    assert (finding["numerator"], finding["denominator"]) == counts
+    assert code == (0 if kind == "profiles" else 1)
+    assert document["verdict"] == ("ready-with-conditions" if kind == "profiles" else "not-ready")
+
+
+def test_another_resource_may_hold_the_medication(tmp_path: Path) -> None:
+    statement = _without("read-medication")
+    statement["rest"][0]["resource"].append(_resource("MedicationAdministration", ["patient"]))
+    assert _statuses(_run(tmp_path, statement)[0])["read-medication"] == "pass"
+
+
+@pytest.mark.parametrize(
+    ("smart", "rule"),
+    [
+        ({**SMART, "grant_types_supported": ["authorization_code"], "capabilities": ["launch-ehr"]}, "smart"),
+        ({**SMART, "scopes_supported": ["patient/*.read"]}, "scopes"),
+    ],
+)
+def test_what_sign_in_does_not_offer_is_found(tmp_path: Path, smart: dict[str, Any], rule: str) -> None:
+    assert _statuses(_run(tmp_path, _statement(), smart)[0])[rule] == "fail"
+
+
+@pytest.mark.parametrize(
+    ("offered", "granted"),
+    [
+        ("system/Observation.rs", True),
+        ("system/*.read", True),
+        ("system/*.*", True),
+        ("system/Patient.rs", False),
+        ("user/*.rs", False),
+        ("system/Observation.cud", False),
+    ],
+)
+def test_scopes_are_granted_by_wildcards_of_both_versions(offered: str, granted: bool) -> None:
+    assert needs._granted("system/Observation.rs", frozenset([offered])) is granted
+
+
+def test_what_nobody_gave_cannot_be_told_and_is_no_pass(tmp_path: Path) -> None:
+    document, code = _run(tmp_path, _statement(), None, None)
+    statuses = _statuses(document)
+    assert (statuses["smart"], statuses["hooks-risk"]) == ("not-assessed", "not-assessed")
+    assert (document["verdict"], code) == ("cannot-tell", 3)
+
+
+@pytest.mark.parametrize(
+    ("statement", "words"),
+    [
+        ("{", "not JSON"), ("[]", "must be a JSON object"), ({"resourceType": "Patient"}, "must be CapabilityStatement"),
+        ({"resourceType": "Conformance"}, "DSTU2"), ({"resourceType": "CapabilityStatement"}, "fhirVersion is missing"),
+        (_statement(rest={}), "rest must be a list"), (_statement(rest=[{"mode": "server", "resource": ["Patient"]}]), "rest.resource must be a list"),
+        (_statement(rest=[{"security": []}, {"security": ["x"]}]), "rest.security must be an object"), (_statement(instantiates="x"), "instantiates must be a list"),
+    ],
+)  # fmt: skip
+def test_what_is_no_statement_is_refused_in_a_sentence(tmp_path: Path, statement: Any, words: str) -> None:
+    with pytest.raises(UsageError, match=words):
+        _run(tmp_path, statement)
+
+
+def test_texts_of_the_statement_stand_in_no_output(tmp_path: Path) -> None:
+    hostile = "<script>Canary</script>"
+    statement = _statement(software={"name": hostile}, publisher=hostile, description=hostile, url=hostile)
+    statement["rest"][0]["documentation"] = hostile
+    statement["rest"][0]["resource"].append(_resource(hostile, [hostile], (hostile,)))
+    _run(tmp_path, statement)
+    for path in tmp_path.glob("card.*"):
+        assert "Canary" not in path.read_text(), path.name
+
+
+@given(
+    st.recursive(
+        st.none() | st.text(max_size=5) | st.integers(),
+        lambda inner: (
+            st.lists(inner, max_size=3)
+            | st.dictionaries(
+                st.sampled_from(["rest", "resource", "security", "service", "type", "interaction", "operation", "name", "code"]),
+                inner,
+                max_size=4,
+            )
+        ),
+        max_leaves=12,
+    )
+)
+def test_any_json_is_read_or_refused(tmp_path_factory: pytest.TempPathFactory, rest: Any) -> None:
+    path = tmp_path_factory.mktemp("any") / "metadata.json"
+    path.write_text(json.dumps(_statement(rest=rest)))
+    try:
+        found = documents.capability(str(path))
+    except UsageError as refused:
+        assert "metadata.json" in str(refused)  # noqa: PT017 - either answer is right
+    else:
+        assert found.fhir_version == "4.0.1"
