@@ -178,15 +178,21 @@ def system(key: str) -> str:
     return known.name if known else key
 
 
+def _bare(message: str, element: str) -> str:
+    for start in (element,) if element else ("all records", "the EHR"):
+        message = message.removeprefix(f"{start}: ")
+    return message
+
+
 def sentence(message: str, element: str) -> str:
     """Return a finding's message without the element it starts with, as a sentence of its own."""
-    rest = message.removeprefix(f"{element or 'all records'}: ")
+    rest = _bare(message, element)
     return tied(rest[:1].upper() + rest[1:])
 
 
 def gist(message: str, element: str) -> str:
     """Return what a finding's message says was found, without what follows for engineers (effective n, examples)."""
-    rest = message.removeprefix(f"{element or 'all records'}: ")
+    rest = _bare(message, element)
     return tied("; ".join(rest.split("; ")[:2]))
 
 

@@ -114,6 +114,9 @@ def test_an_ehr_that_offers_everything_is_ready_and_the_questions_stay_open(tmp_
     assert document_checks.first_problem(document, "scorecard") == ""
     assert [d["name"] for d in document["dimensions"]][-1] == "integration"
     assert "renal 1.2.0" in document["verdict_reasons"][0]
+    page = (tmp_path / "card.html").read_text()
+    assert "does this EHR offer what the model needs?" in page
+    assert "judged on its own" not in page
 
 
 def _without(kind: str) -> dict[str, Any]:
