@@ -14,7 +14,7 @@ import typer
 
 from ehrready import __version__
 from ehrready.commands import contract as contract_commands
-from ehrready.commands import diff, gx, integration, schema, terminology
+from ehrready.commands import diff, gx, integration, schema, status, terminology
 from ehrready.errors import EhrreadyError, Exit, UsageError
 
 if TYPE_CHECKING:
@@ -39,6 +39,7 @@ app.add_typer(gx.app, name="gx")
 app.command("diff")(diff.diff)
 app.command("integration")(integration.integration)
 app.command("schema")(schema.schema)
+app.command("status")(status.status)
 rules_app.command("export")(gx.export)
 
 Sources = Annotated[list[str], typer.Argument(help="Files, folders or globs of an export.", show_default=False)]
