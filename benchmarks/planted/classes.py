@@ -329,9 +329,9 @@ def codes_of_a_newer_release(pop: Population, rng: random.Random, share: float) 
     return len(picked)
 
 
-@planted("condition.code", "code-current", ("code-current", "retired"))
+@planted("condition.code", "code-current", ("code-current", "header"))
 def retired_codes(pop: Population, rng: random.Random, share: float) -> int:
-    """ICD-10-CM codes retired on 1 October 2020, 2021 or 2022 at the latest."""
+    """ICD-10-CM codes that were split on 1 October 2020, 2021 or 2022 at the latest: headings since, retired for use."""
     picked = some(rng, pop.conditions, share)
     for event in picked:
         retype(event, "icd10cm", rng.choice(["N18.3", "R51", "R05", "F32.8", "M54.5"]), event.concept.text)
