@@ -74,4 +74,6 @@ def test_schemas_are_printed(name: str) -> None:
 
 
 def test_an_unknown_schema_is_wrong_usage() -> None:
-    assert "there are contract, difference, pack, profile, scorecard, waivers" in str(CliRunner().invoke(app, ["schema", "nothing"]).exception)
+    assert "there are contract, difference, pack, profile, scorecard, waivers" in str(
+        CliRunner().invoke(app, ["schema", "nothing"]).exception
+    )

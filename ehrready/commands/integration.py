@@ -9,10 +9,13 @@ import typer
 
 
 def integration(
-    capability: Annotated[
-        str, typer.Option(metavar="FILE", help="The server's CapabilityStatement (GET [base]/metadata) as JSON.", show_default=False)
-    ],
     contract: Annotated[str, typer.Option(metavar="FILE", help="Model contract (YAML).", show_default=False)],
+    capability: Annotated[
+        str | None, typer.Option(metavar="FILE", help="The server's CapabilityStatement (GET [base]/metadata) as JSON.", show_default=False)
+    ] = None,
+    base: Annotated[
+        str | None, typer.Option(metavar="URL", help="FHIR base address: metadata and SMART configuration are fetched.", show_default=False)
+    ] = None,
     smart: Annotated[
         str | None, typer.Option(metavar="FILE", help="The server's .well-known/smart-configuration as JSON.", show_default=False)
     ] = None,
@@ -30,8 +33,10 @@ def integration(
     """Hold an EHR's CapabilityStatement against the model contract: a checklist with owners and open questions."""
     from ehrready import cli
     from ehrready import contract as contracts
+    from ehrready.errors import UsageError
     from ehrready.integration import capability as documents
     from ehrready.integration import needs
+    from ehrready.integration import server as fetcher
     from ehrready.ledger import Ledger
     from ehrready.measure import ledger_frame
     from ehrready.profile import Profile
@@ -39,11 +44,19 @@ def integration(
     from ehrready.scorecard import build
 
     gate = cli._gate(fail_on)
-    wanted, server = contracts.load(contract), documents.capability(capability)
-    pack, findings = needs.findings(
-        wanted, server, documents.smart(smart) if smart else None, documents.hooks(cds_services) if cds_services else None
-    )
-    ledger = Ledger.of([SourceFile(1, Path(capability), server.size, "fhir", "capability")])
+    if (capability is None) == (base is None):
+        raise UsageError("give --capability FILE or --base URL, one of them")
+    wanted = contracts.load(contract)
+    signing = documents.smart(smart) if smart else None
+    if base is None:
+        server = documents.capability(str(capability))
+    else:
+        data = fetcher.fetch(base, fetcher.METADATA)
+        server = documents.parse_capability(data or b"", "the server's metadata")
+        if signing is None and (found := fetcher.fetch(base, fetcher.SMART)) is not None:
+            signing = documents.parse_smart(found, "the server's SMART configuration")
+    pack, findings = needs.findings(wanted, server, signing, documents.hooks(cds_services) if cds_services else None)
+    ledger = Ledger.of([SourceFile(1, Path(capability or "metadata"), server.size, "fhir", "capability")])
     for event in (Read(1, 1), Ended(1)):
         ledger.add(event)
     ledger.close({1: 1})

@@ -56,7 +56,12 @@ class Smart:
 def capability(path: str) -> Capability:
     """Read a CapabilityStatement; raises UsageError when it is none, or not in the shape that FHIR gives it."""
     place = f"capability statement {Path(path).name}"
-    data, document = _document(path, place)
+    return parse_capability(files.read(path, place), place)
+
+
+def parse_capability(data: bytes, place: str) -> Capability:
+    """Return what a CapabilityStatement's bytes declare; raises UsageError as :func:`capability` does."""
+    document = _document(data, place)
     kind = document.get("resourceType")
     if kind != "CapabilityStatement":
         raise UsageError(f"{place}: resourceType must be CapabilityStatement" + (f" ({_CONFORMANCE})" if kind == "Conformance" else ""))
@@ -96,7 +101,12 @@ def capability(path: str) -> Capability:
 def smart(path: str) -> Smart:
     """Read a SMART configuration; raises UsageError when it is none."""
     place = f"SMART configuration {Path(path).name}"
-    _, document = _document(path, place)
+    return parse_smart(files.read(path, place), place)
+
+
+def parse_smart(data: bytes, place: str) -> Smart:
+    """Return what a SMART configuration's bytes offer; raises UsageError as :func:`smart` does."""
+    document = _document(data, place)
     if not {"token_endpoint", "authorization_endpoint", "capabilities"} & document.keys():
         raise UsageError(f"{place}: neither capabilities nor endpoints: give [base]/.well-known/smart-configuration")
     return Smart(
@@ -111,14 +121,13 @@ def smart(path: str) -> Smart:
 def hooks(path: str) -> frozenset[str]:
     """Read the hooks of a CDS Hooks discovery document; raises UsageError when it is none."""
     place = f"CDS services {Path(path).name}"
-    _, document = _document(path, place)
+    document = _document(files.read(path, place), place)
     if "services" not in document:
         raise UsageError(f"{place}: no services: give the answer of [base]/cds-services")
     return _texts(document["services"], "hook", f"{place}: services")
 
 
-def _document(path: str, place: str) -> tuple[bytes, dict[str, Any]]:
-    data = files.read(path, place)
+def _document(data: bytes, place: str) -> dict[str, Any]:
     if len(data) > _MAX_BYTES:
         raise UsageError(f"{place}: more than {_MAX_BYTES:,} bytes: this is no such document")
     try:
@@ -127,7 +136,7 @@ def _document(path: str, place: str) -> tuple[bytes, dict[str, Any]]:
         raise UsageError(f"{place}:{error.lineno}: not JSON: save the server's answer as it came (Accept: application/json)") from None
     if not isinstance(document, dict):
         raise UsageError(f"{place}: must be a JSON object")
-    return data, document
+    return document
 
 
 def _objects(value: Any, place: str) -> list[dict[str, Any]]:

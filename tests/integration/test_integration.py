@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 from hypothesis import given
@@ -13,7 +16,7 @@ from typer.testing import CliRunner
 
 from ehrready import document_checks
 from ehrready.cli import app
-from ehrready.errors import UsageError
+from ehrready.errors import SourceError, UsageError
 from ehrready.integration import capability as documents
 from ehrready.integration import needs
 
@@ -245,3 +248,69 @@ def test_any_json_is_read_or_refused(tmp_path_factory: pytest.TempPathFactory, r
         assert "metadata.json" in str(refused)  # noqa: PT017 - either answer is right
     else:
         assert found.fhir_version == "4.0.1"
+
+
+class _Fhir(BaseHTTPRequestHandler):
+    """A FHIR server that serves what it declares, and notes what it was asked."""
+
+    pages: ClassVar[dict[str, tuple[int, bytes]]] = {}
+    asked: ClassVar[list[tuple[str, str | None]]] = []
+
+    def do_GET(self) -> None:
+        self.asked.append((self.path, self.headers.get("Authorization")))
+        status, body = self.pages.get(self.path, (404, b"{}"))
+        self.send_response(status)
+        if status == 302:
+            self.send_header("Location", "/elsewhere")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_: object) -> None:
+        """Say nothing."""
+
+
+@pytest.fixture
+def base() -> Iterator[str]:
+    _Fhir.pages, _Fhir.asked = {}, []
+    with ThreadingHTTPServer(("127.0.0.1", 0), _Fhir) as found:
+        threading.Thread(target=found.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{found.server_address[1]}/fhir"
+        found.shutdown()
+
+
+def _fetch(tmp_path: Path, base: str) -> dict[str, str]:
+    (tmp_path / "contract.yaml").write_text(TEXT.replace(", hooks: [patient-view]", ""))
+    out = tmp_path / "card.json"
+    done = CliRunner().invoke(app, ["integration", "--base", base, "--contract", str(tmp_path / "contract.yaml"), "--json", str(out)])
+    if done.exception is not None and not isinstance(done.exception, SystemExit):
+        raise done.exception
+    return _statuses(json.loads(out.read_text()))
+
+
+def test_a_server_is_asked_for_what_it_declares_and_nothing_else(tmp_path: Path, base: str) -> None:
+    _Fhir.pages = {
+        "/fhir/metadata": (200, json.dumps(_statement()).encode()),
+        "/fhir/.well-known/smart-configuration": (200, json.dumps(SMART).encode()),
+    }
+    assert set(_fetch(tmp_path, base + "/").values()) == {"pass"}
+    assert _Fhir.asked == [("/fhir/metadata", None), ("/fhir/.well-known/smart-configuration", None)]
+
+
+def test_a_server_without_smart_configuration_leaves_it_open(tmp_path: Path, base: str) -> None:
+    _Fhir.pages = {"/fhir/metadata": (200, json.dumps(_statement()).encode())}
+    assert _fetch(tmp_path, base)["smart"] == "not-assessed"
+
+
+@pytest.mark.parametrize(("status", "error"), [(500, SourceError), (404, SourceError), (302, SourceError), (200, UsageError)])
+def test_a_server_that_answers_something_else_is_told_in_a_sentence(tmp_path: Path, base: str, status: int, error: type[Exception]) -> None:
+    _Fhir.pages = {"/fhir/metadata": (status, b"<html>"), "/elsewhere": (200, json.dumps(_statement()).encode())}
+    with pytest.raises(error, match=str(status) if status != 200 else "not JSON"):
+        _fetch(tmp_path, base)
+
+
+@pytest.mark.parametrize("address", ["http://ehr.example/fhir", "file:///etc/passwd", "https://me:secret@ehr.example/fhir", "ehr.example"])
+def test_an_address_that_is_not_https_is_refused(tmp_path: Path, address: str) -> None:
+    with pytest.raises(UsageError, match="--base must be an https address") as raised:
+        _fetch(tmp_path, address)
+    assert "secret" not in str(raised.value)
