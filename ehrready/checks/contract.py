@@ -198,6 +198,10 @@ def feature_available(
     return [Outcome("unavailable", n, of, n, of, detail=detail, partition=f"feature {key[0]}")]
 
 
+def _few(n: int | None) -> bool:
+    return n is not None and 0 < n < _SMALL
+
+
 @check("comparability", whole=True, measured=_count, decides=True)
 def feature_by_group(
     profile: Profile,
@@ -230,7 +234,10 @@ def feature_by_group(
         outcomes = custom.outcomes(profile, key)
         if outcomes and outcomes[0].status:
             return outcomes[:1]
-        members = [o for o in outcomes if attribute in o.group and o.group[attribute] != "unknown"]
+        everybody = [o for o in outcomes if attribute in o.group]
+        # with the feature's own finding a group's number gives the others': each of them has to be no small cell
+        few = any(_few(o.n) or _few(o.of) or _few((o.of or 0) - (o.n or 0)) for o in everybody)
+        members = [o for o in everybody if o.group[attribute] != "unknown"]
         hidden |= any(o.n is None or o.of is None for o in members)
         whole = [(o, o.n, o.of) for o in members if o.n is not None and o.of is not None]
         for outcome, n, of in whole if len(whole) == len(members) > 1 else ():
@@ -244,7 +251,7 @@ def feature_by_group(
             found.append(
                 Outcome(
                     "subgroup-gap", n, of, n, of, status="fail" if alarm else "pass", effect=effect, limit=margin, interval=interval, p=p,
-                    group={attribute: outcome.group[attribute]}, partition=f"feature {key[0]} {attribute}",
+                    group={attribute: outcome.group[attribute]}, partition=f"feature {key[0]} {attribute}", few=few,
                     detail=f"all others {100 * n_rest / of_rest:.1f} %",
                 )
             )  # fmt: skip

@@ -127,6 +127,23 @@ def test_a_group_that_lacks_the_feature_is_named(tmp_path: Path) -> None:
     assert (uneven["status"], uneven["group"]) == ("fail", {"sex": "female"})
 
 
+@pytest.mark.parametrize("internal", [False, True])
+def test_a_group_does_not_tell_the_few_of_another(tmp_path: Path, *, internal: bool) -> None:
+    source = Path(_source(tmp_path, {"present": 0, "coded": 40}, usable=160))
+    # of those without the feature all but three are women: 37 of 40, which with the 40 would tell the three
+    lines = [json.loads(line) for line in source.read_text().splitlines()]
+    for i, patient in enumerate(line for line in lines if line["resourceType"] == "Patient"):
+        patient["gender"] = "male" if i < 3 or i % 2 else "female"
+    for i, patient in enumerate(line for line in lines if line["resourceType"] == "Patient"):
+        if 3 <= i < 40:
+            patient["gender"] = "female"
+    source.write_text("\n".join(map(json.dumps, lines)) + "\n")
+    finding = _of(_check(tmp_path, str(source), internal=internal), "feature-creatinine-groups")
+    assert finding["status"] == "fail"
+    assert finding["numerator"] == (37 if internal else None)
+    assert internal or "others" not in finding["message"]
+
+
 def test_a_release_that_the_contract_does_not_accept_fails(tmp_path: Path) -> None:
     source = _source(tmp_path, LOST)
     assert _of(_check(tmp_path, source), "pin-loinc-observation-code")["status"] == "pass"
