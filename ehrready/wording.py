@@ -124,7 +124,7 @@ def message(finding: Finding) -> str:
         text += f"; training {_percent(o.training[0] / o.training[1])}"
     if finding.limit is not None and finding.status != "pass":
         text += f"; limit {'+' if finding.rule.check in {'presence-shift', 'unseen-codes'} else ''}{_percent(finding.limit)}"
-    if o.detail and finding.status != "pass":
+    if o.detail and (finding.status != "pass" or finding.rule.check == "feature-available"):
         text += f"; {o.detail}"
     return text
 
