@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from ehrready import sequence
 from ehrready.difference import difference
 from ehrready.reporters import compared, html
 from ehrready.scorecard import Scorecard
@@ -171,7 +172,17 @@ def test_axe_finds_no_accessibility_violation(show: Show, scheme: str) -> None:
     source = next(Path(axe.__file__).parent.glob("axe*.js")).read_text(encoding="utf-8")
     before, after = card(against=False).document, rich().document
     changes = compared.to_html(compared.to_json(before, after, difference(before, after)))
-    for content, width in ((rich(), 360), (rich(internal=True), 1440), (card(against=False), 820), (changes, 360), (changes, 1440)):
+    stages = sequence.to_html(sequence.status([sequence.Card("a-rather-long-name.scorecard.json", "data", dict(before))], []))
+    pages = (
+        (rich(), 360),
+        (rich(internal=True), 1440),
+        (card(against=False), 820),
+        (changes, 360),
+        (changes, 1440),
+        (stages, 360),
+        (stages, 1440),
+    )
+    for content, width in pages:
         page = show(content, width, color_scheme=scheme)
         assert page.evaluate("[document.documentElement.scrollWidth, innerWidth]") == [width, width]
         assert page.said == []  # type: ignore[attr-defined]
