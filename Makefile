@@ -8,7 +8,7 @@ EDITABLE := $(PIP) --no-deps --no-build-isolation --editable .
 COMPILE := uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
 	--no-emit-find-links --custom-compile-command 'make lock'
 
-.PHONY: help demo test lint format types wheel docs fuzz audit check lock clean
+.PHONY: help demo spark servers test lint format types wheel docs fuzz audit check lock clean
 .DELETE_ON_ERROR:
 
 help: ## list the targets
@@ -19,6 +19,10 @@ demo: .venv/.demo ## install ehrready and run it on sample_data/
 
 test: .venv/.dev ## run the tests
 	$(BIN)/pytest -n 2 -m 'not slow'
+
+spark: .venv/.spark ## add PySpark (0.5 GB; needs a Java runtime), so that its tests run
+
+servers: .venv-servers/.made ## the object-store server that the tests of cloud sources start
 
 lint: .venv/.dev ## style, docstrings and format, as configured in pyproject.toml
 	$(BIN)/ruff check .
@@ -51,11 +55,13 @@ check: test lint types wheel ## all that .ci/run checks
 
 lock: ## refresh the locks (needs uv; CONTRIBUTING.md tells when and how)
 	$(COMPILE) $(UPGRADE) pyproject.toml -o requirements.lock
-	$(COMPILE) $(UPGRADE) pyproject.toml --extra dev -c requirements.lock -o requirements-dev.lock
+	$(COMPILE) $(UPGRADE) pyproject.toml --extra dev --extra cloud --extra lake --extra postgres -c requirements.lock -o requirements-dev.lock
+	$(COMPILE) $(UPGRADE) pyproject.toml --extra spark -c requirements.lock -o requirements-spark.lock
+	printf 'moto[server]>=5.2.5,<6\n' | $(COMPILE) - -o requirements-servers.lock
 	printf 'hatchling\neditables\n' | $(COMPILE) -c requirements-dev.lock - -o requirements-build.lock
 
 clean: ## remove the environment and all that the commands leave
-	rm -rf .venv dist build ehrready-demo .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf .venv .venv-servers dist build ehrready-demo .mypy_cache .pytest_cache .ruff_cache .hypothesis
 
 $(BIN)/python:
 	$(PYTHON) -c 'import sys; sys.exit(None if (3, 11) <= sys.version_info < (3, 15) else "Python 3.11 to 3.14 is needed; try: make PYTHON=python3.12 ...")'
@@ -71,3 +77,14 @@ $(BIN)/python:
 	$(LOCKED) -r requirements-dev.lock
 	$(EDITABLE)
 	@touch $@ .venv/.demo
+
+# PySpark is published as a source archive only; it is copied files, nothing is compiled.
+.venv/.spark: requirements-spark.lock .venv/.dev
+	$(PIP) --require-hashes --only-binary :all: --no-binary pyspark -r requirements-spark.lock
+	@touch $@
+
+# An environment of its own: what the server needs cannot stand beside great-expectations.
+.venv-servers/.made: requirements-servers.lock
+	$(PYTHON) -m venv .venv-servers
+	.venv-servers/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes --only-binary :all: -r requirements-servers.lock
+	@touch $@
