@@ -50,6 +50,11 @@ class SourceFile:
     skip: str = ""
     #: records it should hold, as another file (a Bulk Data manifest) says; of the manifest itself: of files that are not there
     declared: int | None = None
+    #: the part of the file that is to be read: bytes from ``start`` to before ``stop``, cut at the borders of records, and
+    #: the number of its first line; of one file that is read by several tasks
+    start: int = 0
+    stop: int | None = None
+    first: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +107,21 @@ class Reader(Protocol):
 
     def source_elements(self) -> dict[str, str]:
         """Map canonical element names to the same place in the user's format (``condition.code`` → ``DG1-3``)."""
+        ...
+
+
+class StagedReader(Reader, Protocol):
+    """A reader whose files may be read apart: ``read`` is ``stage``, on one or many connections, and ``finish``.
+
+    ``stage`` leaves what waits for the other files in staging tables of its own; ``finish`` does what needs all of them.
+    """
+
+    def stage(self, files: Sequence[SourceFile], con: duckdb.DuckDBPyConnection, among: Sequence[SourceFile] = ()) -> Iterator[Event]:
+        """Fill the canonical and staging tables from some files, yielding events; ``among`` are all files of the reader."""
+        ...
+
+    def finish(self, con: duckdb.DuckDBPyConnection) -> None:
+        """Do what needs all files: resolve references, reduce what many records describe to one row."""
         ...
 
 

@@ -90,6 +90,16 @@ class FhirReader:
 
     def read(self, files: Sequence[SourceFile], con: duckdb.DuckDBPyConnection) -> Iterator[Event]:
         """Fill the canonical tables; yields the events of the ledger."""
+        yield from self.stage(files, con)
+        self.finish(con)
+
+    def stage(
+        self,
+        files: Sequence[SourceFile],
+        con: duckdb.DuckDBPyConnection,
+        among: Sequence[SourceFile] = (),  # noqa: ARG002 - no file needs another one here
+    ) -> Iterator[Event]:
+        """Read some of the files; what needs the others waits in staging tables."""
         self._entries: dict[int, int] = {}
         fhir_sql.prepare(con)
         con.execute("CREATE OR REPLACE TEMP TABLE fhir_sample (record BIGINT, type VARCHAR, place BIGINT, text VARCHAR)")
@@ -101,6 +111,9 @@ class FhirReader:
                     yield from self._block(con, item, kind, blocks)
                 else:
                     yield item
+
+    def finish(self, con: duckdb.DuckDBPyConnection) -> None:
+        """Resolve what needs all files."""
         fhir_sql.finish(con)
 
     def source_elements(self) -> dict[str, str]:

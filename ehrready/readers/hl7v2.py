@@ -98,6 +98,16 @@ class Hl7v2Reader:
 
     def read(self, files: Sequence[SourceFile], con: duckdb.DuckDBPyConnection) -> Iterator[Event]:
         """Fill the canonical tables; yields the events of the ledger."""
+        yield from self.stage(files, con)
+        self.finish(con)
+
+    def stage(
+        self,
+        files: Sequence[SourceFile],
+        con: duckdb.DuckDBPyConnection,
+        among: Sequence[SourceFile] = (),  # noqa: ARG002 - no file needs another one here
+    ) -> Iterator[Event]:
+        """Read some of the files; patients and encounters wait in staging tables."""
         hl7v2_sql.prepare(con, mapping())
         waiting: list[hl7v2_split.Piece | _End] = []
         known = {file.number: _File(file.number) for file in files}
@@ -110,6 +120,9 @@ class Hl7v2Reader:
                     yield from _block(con, waiting, known)
                     waiting, size = [], 0
         yield from _block(con, waiting, known)
+
+    def finish(self, con: duckdb.DuckDBPyConnection) -> None:
+        """Reduce the staged patients and encounters to one row each."""
         hl7v2_sql.finish(con, mapping())
 
     def source_elements(self) -> dict[str, str]:
