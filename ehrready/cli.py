@@ -29,6 +29,8 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
+    # plain when piped (design section 5), which also spares the import of Rich's Markdown
+    rich_markup_mode="rich" if sys.stdout.isatty() else None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 rules_app = typer.Typer(help="List, show and check rule packs.", no_args_is_help=True)
@@ -456,6 +458,9 @@ def progress_bar() -> Iterator[Any]:
 
 def main() -> None:
     """Run the command line and turn every outcome into an exit code; never a traceback, never a value."""
+    if sys.argv[1:] == ["--version"]:  # scripts ask often: the parser need not be built for it
+        sys.stdout.write(f"ehrready {__version__}\n")
+        sys.exit(Exit.PASSED)
     _no_core_dumps()
     signal.signal(signal.SIGTERM, lambda *_: (_ for _ in ()).throw(_Terminated()))
     try:
