@@ -28,6 +28,9 @@ RELEASED = ("icd10cm", "icd10pcs", "icd9cm", "icd9pcs", "loinc", "snomed", "rxno
 #: Classes of ``code-current``; the last three are in no denominator.
 CLASSES = ("current", "retired", "not-yet-valid", "header", "unknown", "unlisted", "outside", "undated")
 
+#: Classes that are defects, of codes and of displays.
+DEFECTS = ("retired", "not-yet-valid", "header", "unknown", "differs")
+
 #: A code may be used this long after its release ended: claims and late documentation (checks.md 13).
 GRACE_DAYS = 90
 
@@ -188,6 +191,8 @@ def _count(
         f"sum(sum(s.n)) OVER (PARTITION BY s.element, j.key, s.patient_id)::BIGINT total FROM {source} s JOIN judge j USING (pid) "
         f"JOIN _classed c USING ({', '.join(names)}) GROUP BY s.element, j.key, c.cls, s.patient_id"
     )
+    # what is wrong, for the records that have several defects (ehrready.overlaps)
+    con.execute(f"CREATE TEMP TABLE {frame}_class AS SELECT * FROM _classed WHERE cls IN ({', '.join(map(quote, DEFECTS))})")
     con.unregister("_classed")
     rows = con.execute(
         "SELECT element, key, cls, sum(n), count(patient_id), sum(CASE WHEN patient_id IS NULL THEN n ELSE n * n END), "

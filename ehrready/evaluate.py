@@ -33,6 +33,7 @@ class Finding:
     rounded: bool = False  # hidden for its neighbours' sake: the rate may be shown, rounded
     group: dict[str, str] = field(default_factory=dict)
     waiver: dict[str, Any] | None = None  # who answers for it, why and until when
+    cause: str | None = None  # id of the finding on the same records that this one comes from
 
     @property
     def id(self) -> str:

@@ -106,3 +106,12 @@ def quantile(buckets: Iterable[tuple[float, int]], share: float) -> float:
         if seen >= wanted and n:
             return value
     return math.nan
+
+
+def by_cell(key: Key, buckets: Histogram) -> dict[Key, float]:
+    """Return the coarse cells of a histogram's buckets: what a finding on results consists of (ehrready.causes)."""
+    cells: dict[Key, float] = {}
+    for value, n in buckets:
+        cell = (*key, coarse_of(bucket_of(value)))
+        cells[cell] = cells.get(cell, 0.0) + n
+    return cells

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from ehrready import codings, custom, relations, values
+from ehrready import codings, custom, overlaps, relations, values
 from ehrready.engines.duckdb import quote
 from ehrready.profile import Frame, Profile
 from ehrready.tables import ABSENT, CODED, SCALARS, TABLES
@@ -59,6 +59,7 @@ def measure(
     frames["defects"] = _frame(con, "SELECT element, kind, count(*), count(DISTINCT patient_id) FROM defect GROUP BY 1, 2", 2)
     values.measure(con, frames)
     relations.measure(con, frames)
+    overlaps.measure(con, frames, overlaps.StateSql(_scalar_states, _CONCEPT_STATE))
     frames["custom"] = custom.measure(con, rules)
     return profile
 
@@ -168,12 +169,23 @@ def _history(con: duckdb.DuckDBPyConnection) -> Frame:
 #: Age is that at the patient's last event, so that it does not depend on who else is in the data.
 _OMB = {"1002-5": "american-indian", "2028-9": "asian", "2054-5": "black", "2076-8": "pacific-islander", "2106-3": "white", "2131-1": "other",
         "2135-2": "hispanic", "2186-5": "not-hispanic"}  # fmt: skip
+#: The same groups by the codes of OMOP's vocabularies Race (whose finer codes begin with these: 5.01) and Ethnicity.
+_OMOP = {
+    "1": "american-indian",
+    "2": "asian",
+    "3": "black",
+    "4": "pacific-islander",
+    "5": "white",
+    "Hispanic": "hispanic",
+    "Not Hispanic": "not-hispanic",
+}
 SUBGROUPS = ("sex", "age", "race", "ethnicity")
 
 
 def _people(con: duckdb.DuckDBPyConnection) -> None:
     """Create ``demographic``: the groups each patient belongs to, in words of the administrative code sets; NULL when unknown."""
-    omb = " ".join(f"WHEN {quote(code)} THEN {quote(name)}" for code, name in _OMB.items())
+    omb, omop = (" ".join(f"WHEN {quote(code)} THEN {quote(name)}" for code, name in names.items()) for names in (_OMB, _OMOP))
+    group = f"CASE WHEN j.key = 'cdcrec' THEN CASE j.code {omb} END ELSE CASE split_part(j.code, '.', 1) {omop} END END"
     dates = " UNION ALL ".join(
         f"SELECT patient_id, max(left(\"at\", 4)) y FROM \"{t}_v\" WHERE regexp_matches(\"at\", '^(19|20)[0-9][0-9]') GROUP BY 1"
         for t in TABLES if t not in {"patient", "condition", "allergy"}
@@ -181,8 +193,8 @@ def _people(con: duckdb.DuckDBPyConnection) -> None:
     con.execute(
         f"CREATE TEMP TABLE demographic AS WITH seen AS (SELECT patient_id, max(y)::INTEGER y FROM ({dates}) WHERE patient_id IS NOT NULL GROUP BY 1), "
         f"said AS (SELECT element, patient_id, CASE WHEN count(DISTINCT grp) = 1 THEN min(grp) WHEN count(DISTINCT grp) > 1 THEN 'several' END grp "
-        f"FROM (SELECT g.element, g.patient_id, CASE j.code {omb} END grp FROM judged g JOIN judge j USING (pid) "
-        "WHERE g.element IN ('patient.race', 'patient.ethnicity') AND j.key = 'cdcrec') GROUP BY 1, 2) "
+        f"FROM (SELECT g.element, g.patient_id, {group} grp FROM judged g JOIN judge j USING (pid) "
+        "WHERE g.element IN ('patient.race', 'patient.ethnicity') AND j.key IN ('cdcrec', 'omop:race', 'omop:ethnicity')) GROUP BY 1, 2) "
         "SELECT p.patient_id, p.sex, CASE WHEN s.y - p.born < 0 OR s.y - p.born > 120 THEN NULL WHEN s.y - p.born < 18 THEN '00-17' "
         "WHEN s.y - p.born < 45 THEN '18-44' WHEN s.y - p.born < 65 THEN '45-64' WHEN s.y - p.born < 85 THEN '65-84' ELSE '85+' END age, "
         "r.grp race, e.grp ethnicity FROM (SELECT patient_id, min(CASE lower(sex) WHEN 'male' THEN 'male' WHEN 'm' THEN 'male' WHEN 'female' THEN 'female' "
@@ -193,10 +205,10 @@ def _people(con: duckdb.DuckDBPyConnection) -> None:
     )
 
 
-def _scalars(con: duckdb.DuckDBPyConnection, table: str, states: Frame) -> None:
-    """Measure the states of a table's scalar elements in one scan."""
+def _scalar_states(table: str) -> dict[str, str]:
+    """Return scalar element of a table to the SQL of its state, NULL where it does not apply."""
     elements = {element: column for element, (t, column) in SCALARS.items() if t == table}
-    cases = {element: _scalar_state("stated_patient" if column == "patient_id" else f'"{column}"') for element, column in elements.items()}
+    cases = {element: _scalar_state(f'"{column}"') for element, column in elements.items()}
     if table == "observation":
         cases["observation.value"] = (
             "CASE WHEN value_kind = 'text' AND null_token(value_text) THEN 'null-token' WHEN value_kind IS NOT NULL THEN 'present' "
@@ -206,9 +218,16 @@ def _scalars(con: duckdb.DuckDBPyConnection, table: str, states: Frame) -> None:
             "CASE WHEN coalesce(unit, unit_code) IS NULL THEN 'missing' WHEN null_token(coalesce(unit, unit_code)) "
             "THEN 'null-token' ELSE 'present' END"
         )
+    return {element: _eligible(element, sql) for element, sql in cases.items()}
+
+
+def _scalars(con: duckdb.DuckDBPyConnection, table: str, states: Frame) -> None:
+    """Measure the states of a table's scalar elements in one scan."""
+    # the view's patient_id is NULL where the source states a reason for its absence
+    cases = {element: sql.replace('"patient_id"', "stated_patient") for element, sql in _scalar_states(table).items()}
     if not cases:
         return
-    columns = ", ".join(f"{_eligible(element, sql)} AS s{i}" for i, (element, sql) in enumerate(cases.items()))
+    columns = ", ".join(f"{sql} AS s{i}" for i, sql in enumerate(cases.values()))
     con.execute(
         f'CREATE OR REPLACE TEMP TABLE cell AS SELECT patient_id, place, month, {columns}, count(*) n FROM "{table}_v" '
         "WHERE excluded IS NULL GROUP BY ALL"
@@ -228,13 +247,19 @@ def _scalar_state(column: str) -> str:
     )
 
 
+_CONCEPT_STATE = (
+    "CASE WHEN n_codings > 0 THEN 'coded' WHEN absent_reason = 'masked' THEN 'masked' "
+    'WHEN absent_reason IS NOT NULL AND ("text" IS NULL OR null_token("text")) THEN \'absent-with-reason\' '
+    "WHEN null_token(\"text\") THEN 'null-token' WHEN \"text\" IS NOT NULL THEN 'text-only' "
+    "WHEN absent_reason IS NOT NULL THEN 'absent-with-reason' ELSE 'missing' END"
+)
+
+
 def _concepts(con: duckdb.DuckDBPyConnection, states: Frame) -> None:
     """Measure the states of the coded elements: of the first concept of each record."""
     con.execute(
-        "CREATE OR REPLACE TEMP TABLE cell AS SELECT element, patient_id, place, month, CASE WHEN n_codings > 0 THEN 'coded' "
-        "WHEN absent_reason = 'masked' THEN 'masked' WHEN absent_reason IS NOT NULL AND (\"text\" IS NULL OR null_token(\"text\")) "
-        "THEN 'absent-with-reason' WHEN null_token(\"text\") THEN 'null-token' WHEN \"text\" IS NOT NULL THEN 'text-only' "
-        "WHEN absent_reason IS NOT NULL THEN 'absent-with-reason' ELSE 'missing' END state, count(*) n FROM concept_v WHERE ordinal = 1 GROUP BY ALL"
+        f"CREATE OR REPLACE TEMP TABLE cell AS SELECT element, patient_id, place, month, {_CONCEPT_STATE} state, count(*) n FROM concept_v "
+        "WHERE ordinal = 1 GROUP BY ALL"
     )
     _roll_up(con, states, f"SELECT * FROM cell WHERE element IN ({', '.join(map(quote, CODED))})")
 

@@ -90,6 +90,7 @@ def hide_profile(profile: Profile, sites: Collection[str] = ()) -> Profile:
     frames["relations"] = _hide_relations(frames["relations"], profile.tables())
     frames["custom"] = _hide_custom(frames["custom"])
     frames["columns"] = _hide_columns(frames["columns"])
+    frames["overlaps"] = {}  # differences of what overlaps would tell small cells; findings are grouped by what is left
     cells = Suppression()
     for name in SUMMED:
         values = FRAMES[name][1]

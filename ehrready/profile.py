@@ -51,6 +51,8 @@ FRAMES: dict[str, tuple[Key, Key]] = {
     # record-level defects of values, units, times, identity and references, each with its own denominator
     "relations": (("element", "kind"), ("n", "of", "patients")),
     "categories": (("element", "value"), ("n", "patients")),
+    # records with two defects at once; a pair of the same counts the records that have it (ehrready.overlaps)
+    "overlaps": (("table", "one", "other"), ("n",)),
     # what rules themselves count (check: sql and the like), under the rule's id and the digest of its options; group is
     # JSON, status a reason why nothing could be counted
     "custom": (("rule", "digest", "group", "status"), ("n", "of", "patients", "unknown_patients")),

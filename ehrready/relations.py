@@ -24,6 +24,8 @@ _ENDED = ("encounter", "condition", "medication", "procedure")
 # a partial date stands for every day in it: hi is its last one, lo its first
 _HI = "CASE length({0}) WHEN 4 THEN {0} || '-12-31' WHEN 7 THEN {0} || '-31' ELSE left({0}, 10) END"
 _LO = "CASE length({0}) WHEN 4 THEN {0} || '-01-01' WHEN 7 THEN {0} || '-01' ELSE left({0}, 10) END"
+#: References that point at a record: contained and conditional ones point at nothing that is exported.
+REAL = "{0} IS NOT NULL AND NOT is_absent({0}) AND NOT starts_with({0}, '#') AND NOT contains({0}, '?')"
 _IS_DATE = "({0} BETWEEN '1000' AND '9999:' AND (length({0}) IN (4, 7) OR length({0}) >= 10))"
 
 
@@ -71,22 +73,26 @@ def _times(con: duckdb.DuckDBPyConnection, frame: Frame, tables: list[str]) -> N
     for table in _DATED:
         if table not in tables:
             continue
-        dated = _IS_DATE.format('"at"')
-        hi, lo = _HI.format('"at"'), _LO.format('"at"')
-        defects = {
-            "before-birth": (f"{dated} AND born IS NOT NULL", f"{hi} < born"),
-            "midnight-only": ('length("at") >= 16', "substring(\"at\", 12, 5) = '00:00' AND substring(\"at\", 18, 2) IN ('', '00')"),
-        }
-        if table in _CARE:
-            defects["after-death"] = (f"{dated} AND died IS NOT NULL", f"{lo} > died")
-        if table in _ENDED:
-            ended = _IS_DATE.format('"end"')
-            both = f"{dated} AND {ended}" + (' AND "at" IS DISTINCT FROM recorded_at' if table == "condition" else "")
-            common = 'least(length("at"), length("end"))'
-            defects["end-before-start"] = (both, f'left("end", {common}) < left("at", {common})')
-        _count(
-            con, frame, f"{table}.at", f'(SELECT * FROM "{table}" LEFT JOIN lifetime USING (patient_id) WHERE excluded IS NULL)', defects
-        )
+        source = f'(SELECT * FROM "{table}" LEFT JOIN lifetime USING (patient_id) WHERE excluded IS NULL)'
+        _count(con, frame, f"{table}.at", source, time_defects(table))
+
+
+def time_defects(table: str) -> dict[str, tuple[str, str]]:
+    """Return the defects of a table's times: kind to (SQL of where it applies, SQL of the defect), over ``lifetime``."""
+    dated = _IS_DATE.format('"at"')
+    hi, lo = _HI.format('"at"'), _LO.format('"at"')
+    defects = {
+        "before-birth": (f"{dated} AND born IS NOT NULL", f"{hi} < born"),
+        "midnight-only": ('length("at") >= 16', "substring(\"at\", 12, 5) = '00:00' AND substring(\"at\", 18, 2) IN ('', '00')"),
+    }
+    if table in _CARE:
+        defects["after-death"] = (f"{dated} AND died IS NOT NULL", f"{lo} > died")
+    if table in _ENDED:
+        ended = _IS_DATE.format('"end"')
+        both = f"{dated} AND {ended}" + (' AND "at" IS DISTINCT FROM recorded_at' if table == "condition" else "")
+        common = 'least(length("at"), length("end"))'
+        defects["end-before-start"] = (both, f'left("end", {common}) < left("at", {common})')
+    return defects
 
 
 def _identities(con: duckdb.DuckDBPyConnection, frame: Frame, tables: list[str]) -> None:
@@ -134,8 +140,6 @@ def _references(con: duckdb.DuckDBPyConnection, frame: Frame, tables: list[str])
         "CREATE TEMP TABLE known_visit AS SELECT id AS visit, min(patient_id) lowest, max(patient_id) highest FROM encounter WHERE id IS NOT NULL GROUP BY 1;"
         "CREATE TEMP TABLE known_pair AS SELECT DISTINCT id AS pair_visit, patient_id AS pair_patient FROM encounter WHERE id IS NOT NULL AND patient_id IS NOT NULL"
     )
-    # contained and conditional references point at nothing that is exported as a record
-    real = "{0} IS NOT NULL AND NOT is_absent({0}) AND NOT starts_with({0}, '#') AND NOT contains({0}, '?')"
     for table in tables:
         if table == "patient":
             continue
@@ -144,7 +148,7 @@ def _references(con: duckdb.DuckDBPyConnection, frame: Frame, tables: list[str])
         )
         source = "(SELECT * FROM link LEFT JOIN known_patient ON patient_id = known LEFT JOIN known_visit ON encounter_id = visit "
         source += "LEFT JOIN known_pair ON encounter_id = pair_visit AND patient_id = pair_patient)"
-        patient, visit = real.format("patient_id"), real.format("encounter_id")
+        patient, visit = REAL.format("patient_id"), REAL.format("encounter_id")
         if "patient" in tables:
             _count(con, frame, f"{table}.patient_id", source, {"unresolved": (patient, "known IS NULL")}, "n")
         if "encounter" in tables and table != "encounter":

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
-from ehrready import __version__, privacy, scoring, suppression
+from ehrready import __version__, causes, privacy, scoring, suppression
 from ehrready.checks.base import CHECKS, DIMENSIONS, EXTRA_DIMENSIONS
 from ehrready.difference import difference
 from ehrready.distributions import distributions
@@ -140,6 +140,7 @@ def build(
     waived = apply(findings, waivers, day) if day else []
     if not internal:
         privacy.hide_findings(findings)
+    causes.group(findings, profile)
     units = _units(findings)
     coverage = scoring.coverage(_units([f for f in findings if f.rule.severity == "error"]))
     verdict, reasons = _verdict(profile, training, findings, coverage)
@@ -273,7 +274,7 @@ def _finding(f: Finding) -> dict[str, Any]:
         training = {"numerator": o.training[0], "denominator": o.training[1], "rate": _r(o.training[0] / o.training[1])}
     return {
         "id": f.id,
-        "cause": None,
+        "cause": f.cause,
         "hidden": f.hidden,
         "rule": f.rule.id,
         "check": f.rule.check,

@@ -41,6 +41,11 @@ def rise_p_value(p1: float, n1: float, p2: float, n2: float) -> float:
     return 1.0 if deviation == 0 else 1 - NormalDist().cdf((p1 - p2) / deviation)
 
 
+def two_sided_p(z: float) -> float:
+    """Return the two-sided p-value of a standard normal deviate."""
+    return 2 * NormalDist().cdf(-abs(z))
+
+
 def effective_n(n: int, of: int, n2: int, of2: int, n_of: int) -> float:
     """Return the effective sample size of a proportion whose rows cluster in patients.
 

@@ -3,85 +3,43 @@
     python -m benchmarks.planted [--patients 2000] [--shares 0.005 0.02 0.1] [--formats fhir hl7v2 omop] [--json FILE]
 
 Population, training set and defects are synthetic and seeded; the seeds are the benchmark's own.  Every class is planted
-alone, in a fresh sample of the population that the training profile was made of.  Prints Markdown.
+alone, in a fresh sample of the population that the training profile was made of.  Prints Markdown.  ``--cache`` keeps the
+measured profiles, so that another rule or limit is judged in a minute; a change of what is measured needs a new folder.
 """
 
 from __future__ import annotations
 
 import argparse
-import gzip
 import json
-import pickle
-import random
-import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from datetime import date
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parent.parent.parent
-sys.path.insert(0, str(ROOT / "scripts"))
+from benchmarks.planted import samples
+from benchmarks.planted.samples import SEEDS, TRAINING_PATIENTS
 
-FIRST, LAST = date(2023, 1, 1), date(2024, 12, 31)
-TRAINING_SEED, LIVE_SEED, DEFECT_SEED = 811, 5501, 977
-TRAINING_PATIENTS = 2000
 ALARMS = ("fail", "warn", "error")
+#: From this size on there are fewer clean samples (``--large``).
+LARGE = 10_000
 
 
-def population(seed: int, patients: int, name: str = "live") -> Any:
-    """Return a population of ``patients``, drawn at random with this seed."""
-    from sample_data.population import make_population
-
-    return make_population(name, seed, "2024", FIRST, LAST, size=patients, drawn=True)
-
-
-def write(pop: Any, fmt: str, folder: Path) -> Path:
-    """Write a population in one format; returns the folder."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    from sample_data import fhir, hl7v2, omop
-
-    folder.mkdir(parents=True, exist_ok=True)
-    for name, content in {"fhir": fhir, "hl7v2": hl7v2, "omop": omop}[fmt].files(pop).items():
-        if isinstance(content, pa.Table):
-            pq.write_table(content, folder / name, store_schema=False)
-        elif name.endswith(".gz"):
-            (folder / name).write_bytes(gzip.compress(content, 1, mtime=0))
-        else:
-            (folder / name).write_bytes(content)
-    return folder
-
-
-def train(fmt: str, patients: int = TRAINING_PATIENTS) -> bytes:
-    """Return the internal training profile of a format as JSON."""
+def judged(profile: Any, fmt: str, cache: Path) -> dict[str, Any]:
+    """Judge a profile against the training profile of its format; returns the (internal) scorecard's document."""
     from ehrready import api
 
-    with tempfile.TemporaryDirectory() as folder:
-        return api.profile_of(write(population(TRAINING_SEED, patients, "training"), fmt, Path(folder)), threads=1).to_json()
+    return dict(api.compare(profile, samples.training(fmt, cache), internal=True).document)
 
 
-def examine(pop: Any, fmt: str, training: bytes) -> dict[str, Any]:
-    """Check a population against the training profile; returns the (internal) scorecard's document."""
-    from ehrready import api
-    from ehrready.profile import Profile
-
-    with tempfile.TemporaryDirectory() as folder:
-        card = api.check(write(pop, fmt, Path(folder)), against=Profile.from_json(training), internal=True, threads=1)
-    return dict(card.document)
-
-
-def one(job: tuple[str, str, float, bytes, bytes]) -> dict[str, Any]:
+def one(job: tuple[str, str, float, int, str, Path]) -> dict[str, Any]:
     """Plant one class in one format and say whether it was found, how it was counted, and what else alarmed."""
-    name, fmt, share, pickled, training = job
     from benchmarks.planted.classes import CLASSES
 
+    name, fmt, share, _, _, cache = job
     cls = CLASSES[name]
-    pop = pickle.loads(pickled)  # noqa: S301 - made by this process
-    hit = cls.plant(pop, random.Random(f"{DEFECT_SEED}/{name}/{share}"), share)
-    findings = examine(pop, fmt, training)["findings"]
+    profile, hit = samples.of_planted(*job)
+    findings = judged(profile, fmt, cache)["findings"]
     found = [
         f for f in findings if f["status"] in ALARMS and f["check"] in cls.checks and (f["element"] in cls.elements or not f["element"])
     ]
@@ -100,10 +58,10 @@ def one(job: tuple[str, str, float, bytes, bytes]) -> dict[str, Any]:
     }
 
 
-def clean(job: tuple[int, int, str, bytes]) -> dict[str, Any]:
+def clean(job: tuple[int, int, str, Path]) -> dict[str, Any]:
     """Check a fresh sample of the training population: every alarm is false."""
-    seed, patients, fmt, training = job
-    document = examine(population(seed, patients), fmt, training)
+    seed, patients, fmt, cache = job
+    document = judged(samples.of_clean(seed, patients, fmt, cache), fmt, cache)
     units: dict[tuple[str, str], str] = {}
     for f in document["findings"]:
         if f["status"] in ("pass", *ALARMS):
@@ -169,29 +127,33 @@ def main() -> None:
     """Run the benchmark and print its tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--patients", type=int, default=2000)
-    parser.add_argument("--shares", type=float, nargs="+", default=[0.005, 0.02, 0.1])
+    parser.add_argument("--shares", type=float, nargs="*", default=[0.005, 0.02, 0.1])
     parser.add_argument("--formats", nargs="+", default=["fhir", "hl7v2", "omop"])
     parser.add_argument("--classes", nargs="*", default=[])
     parser.add_argument("--clean", type=int, nargs="*", default=[300, 3000, 20000], help="sizes of the clean samples")
-    parser.add_argument("--samples", type=int, default=5, help="clean samples per size and format (one of the largest)")
+    parser.add_argument("--samples", type=int, default=5, help="clean samples per size and format")
+    parser.add_argument("--large", type=int, default=1, help="the same, from 10,000 patients on")
+    parser.add_argument("--seeds", choices=sorted(SEEDS), default="held-out")
     parser.add_argument("--processes", type=int, default=2)
+    parser.add_argument("--cache", type=Path)
     parser.add_argument("--json", type=Path)
     given = parser.parse_args()
     from benchmarks.planted.classes import CLASSES
 
-    pickled = pickle.dumps(population(LIVE_SEED, given.patients))
-    with ProcessPoolExecutor(given.processes) as pool:
-        training = dict(zip(given.formats, pool.map(train, given.formats), strict=True))
+    with tempfile.TemporaryDirectory() as folder, ProcessPoolExecutor(given.processes) as pool:
+        cache = given.cache or Path(folder)
+        list(pool.map(samples.training, given.formats, [cache] * len(given.formats)))
+        sizes = [(size, i) for size in given.clean for i in range(given.samples if size < LARGE else given.large)]
+        first = SEEDS[given.seeds][2]
+        cleans = list(pool.map(clean, [(first + i, size, fmt, cache) for size, i in sizes for fmt in given.formats]))
         jobs = [
-            (name, fmt, share, pickled, training[fmt])
-            for name in given.classes or CLASSES
-            for fmt in given.formats
-            if fmt in CLASSES[name].formats
+            (name, fmt, share, given.patients, given.seeds, cache)
             for share in given.shares
+            for fmt in given.formats
+            for name in given.classes or CLASSES
+            if fmt in CLASSES[name].formats
         ]
         results = list(pool.map(one, jobs))
-        sizes = [(size, i) for size in given.clean for i in range(given.samples if size < 10000 else 1)]
-        cleans = list(pool.map(clean, [(7001 + i, size, fmt, training[fmt]) for size, i in sizes for fmt in given.formats]))
     text = report(results, cleans, given.patients)
     print(text)
     if given.json:

@@ -164,8 +164,9 @@ def _unit(picked: Sequence[Observation], unit: str | None) -> int:
 
 @planted("observation.at", "present presence-shift", ("present", "missing"))
 def observation_time_missing(pop: Population, rng: random.Random, share: float) -> int:
-    """Results without a time."""
-    return _no_time(some(rng, pop.observations, share))
+    """Results without a time, outside panels: in HL7v2 those within one have the time of their OBR-7, as the standard says."""
+    within = {event.id for report in pop.reports for event in report.results}
+    return _no_time(some(rng, [event for event in pop.observations if event.id not in within], share))
 
 
 @planted("procedure.at", "present presence-shift", ("present", "missing"))
@@ -246,7 +247,10 @@ def drug_name_as_code(pop: Population, rng: random.Random, share: float) -> int:
     """Drug names where the RxNorm code belongs."""
     picked = some(rng, pop.medications, share)
     for event in picked:
-        event.concept.codings[0].code = event.concept.codings[0].display.split(" ")[0].lower()
+        # some displays begin with a number ("24 HR ..."), which has the form of a code
+        event.concept.codings[0].code = max(
+            event.concept.codings[0].display.lower().split(" "), key=lambda word: (word.isalpha(), len(word))
+        )
     return len(picked)
 
 

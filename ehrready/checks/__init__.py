@@ -1,6 +1,19 @@
 """The checks: one module per dimension; importing this package registers them."""
 
-from ehrready.checks import comparability, completeness, conformance, contract, custom, mix, plausibility, release, shift, structure, units
+from ehrready.checks import (
+    comparability,
+    completeness,
+    conformance,
+    contract,
+    custom,
+    mix,
+    plausibility,
+    release,
+    shift,
+    structure,
+    units,
+    volume,
+)
 from ehrready.checks.base import CHECKS, DIMENSIONS, Check, Outcome, check
 
 __all__ = [
@@ -20,4 +33,5 @@ __all__ = [
     "shift",
     "structure",
     "units",
+    "volume",
 ]

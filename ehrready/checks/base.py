@@ -28,7 +28,9 @@ class Outcome:
     ``status`` is empty for a counting check (the limits decide) and ``pass``, ``fail``, ``not-assessed`` or
     ``not-applicable`` otherwise; ``reason`` says why it was not assessed.  ``patients`` have the defect,
     ``of_patients`` are all; ``n2``, ``of2``, ``n_of`` are the moments over patients.  ``detail`` is a public text
-    for the message; ``p`` and ``family`` are for false-discovery control.
+    for the message; ``p`` and ``family`` are for false-discovery control.  ``cells`` are the rows of the profile that the
+    defect consists of (codes, buckets of a histogram) with their counts, where it does: findings on the same cells have
+    one cause (ehrready.causes).
     """
 
     defect: str
@@ -52,6 +54,7 @@ class Outcome:
     family: str = ""
     group: dict[str, str] = field(default_factory=dict)
     people: bool = True  # False where n counts things that no patient stands behind, such as distinct public codes
+    cells: dict[tuple[str, ...], float] = field(default_factory=dict)
     partition: str = ""  # findings that share it add up to one denominator (small-cell hiding)
 
     @property

@@ -110,6 +110,7 @@ def unseen_codes(profile: Profile, training: Profile, element: str, *, margin: f
         return skip("not-applicable", "training has too few codes of this element")
     unseen = seen = most = 0
     tops: list[tuple[int, str]] = []
+    cells: dict[tuple[str, ...], float] = {}
     for (_, system, code), (count, people, *_) in profile.rows("codes", element):
         if system not in known:
             continue
@@ -121,6 +122,7 @@ def unseen_codes(profile: Profile, training: Profile, element: str, *, margin: f
             return skip("not-assessed", "the counts of unseen codes are hidden (1-10 patients): use internal profiles")
         else:
             unseen += count
+            cells[element, system, code] = count
             most = max(most, people)
             if people > 10:
                 tops.append((count, f"{system} {code}"))
@@ -137,6 +139,6 @@ def unseen_codes(profile: Profile, training: Profile, element: str, *, margin: f
     return [
         Outcome(
             "unseen", unseen, of, None, few=0 < most < 11, status="fail" if alarm else "pass", training=(once, total), effect=rate - expected, limit=margin,
-            interval=(low, high), detail=f"most frequent: {names}" if names else "",
+            interval=(low, high), detail=f"most frequent: {names}" if names else "", cells=cells,
         )
     ]  # fmt: skip

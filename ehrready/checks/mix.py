@@ -64,9 +64,21 @@ def _mix(profile: Profile, training: Profile, element: str, system: str, margin:
     return Outcome(
         "code-mix", round(moved * total_now), total_now, status="fail" if distance > limit else "pass", effect=distance, limit=limit,
         training=(0, total_then), p=(1 + int((noise >= distance).sum())) / (1 + _DRAWS), family="mix", group=group, people=False,
+        cells=_excess(element, system, p, q, chosen, {code: v[0] or 0 for code, v in now.items() if code not in then}, (n_now, n_then), total_now),
         detail=f"Jensen-Shannon distance {distance:.3f}, limit {limit:.3f}, effective n {n_now:.0f} against {n_then:.0f}, "
         f"PSI {_psi(p, q):.2f}{_contributors(p, q, names, now)}",
     )  # fmt: skip
+
+
+def _excess(
+    element: str, system: str, p: np.ndarray, q: np.ndarray, chosen: list[str], unseen: dict[str, int], n: tuple[float, float], total: int
+) -> dict[tuple[str, ...], float]:
+    """Return the codings that are too many, by code, beyond three standard errors: the records that make the mix another one."""
+    m = (p + q) / 2
+    beyond = (p - q) > 3 * np.sqrt(m * (1 - m) * (1 / n[0] + 1 / n[1]))
+    names = [*chosen, ""]
+    cells: dict[tuple[str, ...], float] = {(element, system, names[i]): float(p[i] - q[i]) * total for i in range(len(names)) if beyond[i]}
+    return cells | ({(element, system, code): float(count) for code, count in unseen.items()} if beyond[-1] else {})
 
 
 def _codings(profile: Profile, element: str, system: str) -> int | None:

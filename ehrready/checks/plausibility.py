@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Collection
 
 from ehrready.checks.base import Outcome, check, skip
-from ehrready.histograms import bucket_of, histograms, middle, quantile
+from ehrready.histograms import bounds, bucket_of, coarse_of, histograms, is_coarse, middle, quantile
 from ehrready.profile import Profile
 from ehrready.tables import table_of
 
@@ -44,15 +45,16 @@ def value_plausible(profile: Profile, element: str) -> list[Outcome]:
     learnt = _sentinels(profile)
     if not learnt:
         return [_named(profile, outcome) for outcome in outcomes]
-    n, most = sum(count for count, _, _ in learnt), max(people for _, people, _ in learnt)
+    n, most = sum(count for count, _, _, _ in learnt), max(people for _, people, _, _ in learnt)
     known = next((o for o in outcomes if o.defect == "sentinel"), None)
-    of = (known.of or 0 if known else 0) + sum(total for total in _unjudged(profile, {name for _, _, name in learnt}))
-    names = ", ".join(sorted({name for _, people, name in learnt if people > 10})[:3])
+    of = (known.of or 0 if known else 0) + sum(total for total in _unjudged(profile, {name for _, _, name, _ in learnt}))
+    names = ", ".join(sorted({name for _, people, name, _ in learnt if people > 10})[:3])
     total = Outcome("sentinel", n, of, None, few=most < 11, detail=f"learnt for {names}" if names else "", partition=f"{element} sentinel")
     if known is not None:
         total.n = None if known.n is None else n + known.n
         total.of_patients = known.of_patients
         total.few = total.few and (known.patients or 0) < 11
+    total.cells = _cells(profile, "sentinel", {(name, coarse_of(bucket_of(value))) for _, _, name, value in learnt})
     return [*(_named(profile, o) for o in outcomes if o.defect == "implausible"), total]
 
 
@@ -64,7 +66,32 @@ def _named(profile: Profile, outcome: Outcome) -> Outcome:
             tops[f"{system} {code}"] += n
     if tops:
         outcome.detail = "most in " + ", ".join(sorted(tops, key=lambda name: (-tops[name], name))[:3])
+    if outcome.n:
+        outcome.cells = _cells(profile, outcome.defect)
     return outcome
+
+
+def _cells(profile: Profile, defect: str, learnt: Collection[tuple[str, str]] = ()) -> dict[tuple[str, ...], float]:
+    """Return the coarse cells of the numbers outside the limits, or at a sentinel: with the distribution's they are one finding."""
+    from ehrready import analytes
+    from ehrready import units as ucum
+
+    marks = {
+        (key[0], key[1], coarse_of(bucket_of(float(key[2].removeprefix("number=").rstrip("!")))))
+        for key, values in profile.rows("value_kinds")
+        if key[2].startswith("number=") and key[2] != "number=0" and values[0]
+    }
+    found: dict[tuple[str, ...], float] = {}
+    for (system, code, unit, bucket), (n, _) in profile.frames["values"].items():
+        if not is_coarse(bucket) or "?" in bucket or n is None:
+            continue
+        limits = analytes.limits(system, code, ucum.resolve(unit) if unit and unit[0] != "?" else None)
+        low, high = bounds(bucket)
+        outside = limits is not None and (high < limits[0] or low > limits[1])
+        at_mark = (system, code, bucket) in marks
+        if (outside and not at_mark) if defect == "implausible" else at_mark and (outside or (f"{system} {code}", bucket) in learnt):
+            found[system, code, unit, bucket] = float(n)
+    return found
 
 
 def _unjudged(profile: Profile, names: set[str]) -> list[int]:
@@ -78,8 +105,8 @@ def _unjudged(profile: Profile, names: set[str]) -> list[int]:
     ]
 
 
-def _sentinels(profile: Profile) -> list[tuple[int, int, str]]:
-    """Return (n, patients, code) of the spikes at a sentinel value that lie apart from everything else."""
+def _sentinels(profile: Profile) -> list[tuple[int, int, str, float]]:
+    """Return (n, patients, code, number) of the spikes at a sentinel value that lie apart from everything else."""
     candidates = []
     for (system, code, kind), (n, patients) in profile.rows("value_kinds"):
         value = float(kind.removeprefix("number=")) if kind.startswith("number=") and not kind.endswith("!") else 0.0
@@ -101,7 +128,7 @@ def _sentinels(profile: Profile) -> list[tuple[int, int, str]]:
             continue
         near = sum(count for place, count in others if (place > value / 3 if value > 0 else place < 0))
         if near <= 0.1 * n and (value < 0 or quantile(others, 0.999) < value / 3):
-            found.append((n, patients, f"{system} {code}"))
+            found.append((n, patients, f"{system} {code}", value))
     return found
 
 

@@ -86,10 +86,20 @@ def code_current(profile: Profile, element: str, store: Store | None, *, classes
             n, patients, n2, n_of = cells.get(cls, zero)
             outcomes.append(
                 Outcome(
-                    cls, n, total[0], patients, None, n2, total[1], n_of, group={"system": system}, partition=f"{element} {system} currency"
+                    cls, n, total[0], patients, None, n2, total[1], n_of, group={"system": system}, partition=f"{element} {system} currency",
+                    cells=_unknown(profile, element, system, store) if cls == "unknown" and n else {},
                 )
-            )
+            )  # fmt: skip
     return outcomes or _no_table(profile, element, store)
+
+
+def _unknown(profile: Profile, element: str, system: str, store: Store | None) -> dict[tuple[str, ...], float]:
+    """Return the codes that are in no release, with their codings."""
+    table = store.table(system) if store else None
+    rows = [(key[2], values[0] or 0) for key, values in profile.rows("codes", element, system)]
+    if table is None or not rows:
+        return {}
+    return {(element, system, code): n for (code, n), at in zip(rows, table.positions([c for c, _ in rows]), strict=True) if at < 0}
 
 
 @check("release")
@@ -245,6 +255,7 @@ def _since(defect: str, here: Seen, there: tuple[str, ...], profile: Profile, ma
         defect, n, of, None, few=0 < people < 11, status="fail" if n / of >= margin and low > margin / 2 else "pass", interval=(low, high), limit=margin, group=group,
         detail=f"{here.system} {_span(here.releases)} against {_span(there)}" + (f"; most frequent: {', '.join(names)}" if names else ""),
         partition=f"{here.element} {here.system} {defect}",
+        cells={(here.element, here.system, str(code)): counts[code][0] or 0 for code in codes[known & gone]} if defect == "new-since-training" else {},
     )  # fmt: skip
 
 

@@ -9,7 +9,7 @@ from ehrready import units as ucum
 from ehrready.analytes import Analyte
 from ehrready.checks.base import Outcome, check, skip
 from ehrready.checks.plausibility import relation
-from ehrready.histograms import Histogram, histograms, quantile
+from ehrready.histograms import Histogram, by_cell, histograms, quantile
 from ehrready.profile import Profile
 from ehrready.units import Unit
 
@@ -180,6 +180,7 @@ def unit_swap(
     """
     n, of, most = 0, 0, 0
     tops: list[tuple[int, str]] = []
+    cells: dict[tuple[str, ...], float] = {}
     assessed = False
     people = {key[1:]: values[1] for key, values in profile.rows("units", element)}
     for key, (now, then) in _pairs(profile, training).items():
@@ -192,6 +193,7 @@ def unit_swap(
             continue
         count, text = swap
         n += count
+        cells.update(_swapped_cells(key, now, then, count))
         patients = people.get(key) or 0
         most = max(most, patients)
         if patients > 10 and count > 10:
@@ -210,6 +212,7 @@ def unit_swap(
             limit=0.0,
             detail=names,
             partition=f"{element} swap",
+            cells=cells,
         )
     ]
 
@@ -224,6 +227,13 @@ def _pairs(profile: Profile, training: Profile) -> dict[tuple[str, ...], tuple[H
             if cells and before and key not in found:
                 found[key] = (cells, before)
     return dict(sorted(found.items()))
+
+
+def _swapped_cells(key: tuple[str, ...], live: Histogram, training: Histogram, count: int) -> dict[tuple[str, ...], float]:
+    """Return the coarse cells that are another unit's: all of them, or of a mixture those where training has next to nothing."""
+    total, before = sum(n for _, n in live), sum(n for _, n in training)
+    mine, theirs = (by_cell(key, cells) for cells in (live, training))
+    return mine if count == total else {cell: n for cell, n in mine.items() if theirs.get(cell, 0.0) <= 0.002 * before}
 
 
 def swapped(

@@ -68,16 +68,26 @@ def render(scorecard: Scorecard, console: Console, outputs: Sequence[str] = ()) 
     console.print(f"  required rules assessed: {coverage}; score {score} of 100")
     # what somebody answers for, and what is only information, waits in the report
     work = [f for f in worst(d["findings"]) if not f["waiver"] and f["severity"] != "info"]
-    rows = work[:5]
+    heads = {f["id"] for f in work if not f["cause"]}
+    rows = [f for f in work if f["cause"] not in heads][:5]
     if rows:
+        told = 0
         table = Table(box=None, pad_edge=False, show_header=True, header_style="bold", padding=(0, 2, 0, 0))
         for name in ("", "what to fix first", "owner"):
             table.add_column(name, overflow="fold")
         for f in rows:
             mark = f"[{_STYLE[f['status']]}]{f['status'] if f['severity'] == 'error' else f['severity']}[/]"
             table.add_row(mark, escape(f["message"]), escape(f["owner"]))
+            same = [other for other in work if other["cause"] == f["id"]]
+            told += 1 + len(same)
+            for other in same[:2]:
+                table.add_row(
+                    "", f"  same records: {escape(other['rule'])}, {escape(other['message'])}", escape(other["owner"]), style="dim"
+                )
+            if len(same) > 2:
+                table.add_row("", f"  same records: {len(same) - 2} more", "", style="dim")
         console.print(table)
-        if more := len(work) - len(rows):
+        if more := len(work) - told:
             console.print(f"  and {more} more in the report")
     for row in [row for row in d["ledger"] if row["rejected"]][:3]:
         reasons = ", ".join(

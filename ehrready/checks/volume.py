@@ -1,0 +1,99 @@
+"""Comparability of the volume of single codes: a panel that is not sent any more, a test that is sent twice (checks.md 19, 22)."""
+
+from __future__ import annotations
+
+import math
+from statistics import median
+
+from ehrready import stats
+from ehrready.checks.base import Outcome, check, skip
+from ehrready.profile import Profile, Values
+from ehrready.tables import table_of
+
+
+@check("comparability", compares=True)
+def code_volume_shift(
+    profile: Profile, training: Profile, element: str, *, factor: float = 2.0, min_n: int = 30, q: float = 0.01
+) -> list[Outcome]:
+    """Is each code used as often per patient as in training?
+
+    Records of a code per patient and month with any record of the table, live against training, divided by the median
+    ratio of all codes (that everything comes more or less often is the business of `volume-shift`).  Rare events cluster in
+    patients: the variance is the sum of the squared counts of each patient, on both sides.
+
+    Numerator: codes that are used less or more often by `factor` (`code-volume`), beyond chance over all codes
+    (Benjamini-Hochberg at `q`), by code system.
+    Denominator: codes that training has of `min_n` patients and that should by its rate be there `min_n` times.
+
+    Options: `factor` (default 2): smallest ratio that matters, up or down; `min_n` (default 30); `q` (default 0.01).
+    """
+    table = table_of(element)
+    months = [_patient_months(p, table) for p in (profile, training)]
+    if not months[0] or not months[1]:
+        hidden = any(m is None for m in months)
+        return skip("not-assessed" if hidden else "not-applicable", "the months of records are hidden" if hidden else "no dated records")
+    systems = sorted({key[1] for key, _ in profile.rows("codes", element)} & {key[1] for key, _ in training.rows("codes", element)})
+    found = []
+    for system in systems:
+        then = {key[2]: values for key, values in training.rows("codes", element, system) if (values[1] or 0) >= min_n}
+        now = {key[2]: values for key, values in profile.rows("codes", element, system) if key[2] in then}
+        if outcome := _judged(element, system, now, then, months[0] / months[1], factor, min_n, q):
+            found.append(outcome)
+    return found or skip("not-applicable", f"no code of training that should be there {min_n} times")
+
+
+Codes = dict[str, Values]
+
+
+def _judged(element: str, system: str, now: Codes, then: Codes, scale: float, factor: float, min_n: int, q: float) -> Outcome | None:
+    """Compare the codes of one system; None where none can be."""
+    usual = _usual(now, then, scale)
+    compared: list[tuple[str, Values, float]] = []
+    p_values: list[float] = []
+    for code, before in sorted(then.items()):
+        here = now.get(code, (0, 0, 0, 0))
+        expected = (before[0] or 0) * scale * usual
+        if here[0] is None or here[1] is None or expected < min_n:
+            continue
+        compared.append((code, here, expected))
+        matters = not 1 / factor < here[0] / expected < factor
+        p_values.append(stats.two_sided_p((here[0] - expected) / _deviation(here, before, expected)) if matters else 1.0)
+    if not compared:
+        return None
+    kept = [one for one, beyond in zip(compared, stats.benjamini_hochberg(p_values, q), strict=True) if beyond]
+    kept.sort(key=lambda one: (-abs((one[1][0] or 0) - one[2]), one[0]))
+    shown = [one for one in kept if not 0 < (one[1][1] or 0) <= 10]  # a code of 1-10 patients is never named
+    cells: dict[tuple[str, ...], float] = {}
+    for code, here, expected in kept:
+        excess = (here[0] or 0) - expected
+        cells[(element, system, code) if excess > 0 else (element, system, code, "lacking")] = abs(excess)
+    return Outcome(
+        "code-volume", len(kept), len(compared), people=False, status="fail" if kept else "pass", limit=0.0, group={"system": system},
+        detail="; ".join(_words(system, *one) for one in shown[:3]), cells=cells, partition=f"{element} {system} volume",
+    )  # fmt: skip
+
+
+def _patient_months(profile: Profile, table: str) -> int | None:
+    """Return the sum over months of the patients with a dated record of the table; None where most of them are hidden."""
+    cells = [values[1] for (_, month), values in profile.rows("volume", table) if month]
+    shown = [n for n in cells if n is not None]
+    return None if 2 * len(shown) < len(cells) else sum(shown)
+
+
+def _usual(now: Codes, then: Codes, scale: float) -> float:
+    """Return the median ratio of all codes, 1 where there are fewer than ten to tell it by."""
+    ratios = [(now.get(code, (0,))[0] or 0) / ((before[0] or 1) * scale) for code, before in then.items()]
+    return median(ratios) or 1.0 if len(ratios) >= 10 else 1.0
+
+
+def _deviation(here: Values, before: Values, expected: float) -> float:
+    """Return the standard deviation of observed less expected records, whose counts cluster in patients."""
+    n, n2 = before[0] or 1, before[2] or before[0] or 1
+    design = n2 / n
+    return math.sqrt(max(here[2] or 0, expected * design) + expected * expected * n2 / (n * n))
+
+
+def _words(system: str, code: str, here: Values, expected: float) -> str:
+    n, n2 = here[0] or 0, here[2] or 0
+    effective = f", effective n {n * n / n2:.0f}" if n2 else ""
+    return f"{system} {code} {n / expected:.2f} times as often ({n:,} records, {expected:,.0f} by training's rate{effective})"

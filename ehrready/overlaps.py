@@ -1,0 +1,181 @@
+"""Which records of a table have which defects together: what tells that two findings are one (checks.md, conventions).
+
+Frame ``overlaps``: per table and pair of conditions the records that have both; a pair of the same condition counts the
+records that have it.  Rows per record are made only for records with a defect, and only for the conditions that the other
+frames count at all; the integers add like all others, since a pair that never occurs has no row.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from ehrready import currency, relations
+from ehrready.engines.duckdb import quote
+from ehrready.histograms import PARSES
+from ehrready.profile import Frame
+from ehrready.tables import CODED, table_of
+
+if TYPE_CHECKING:
+    import duckdb
+
+#: Conditions that are counted as one, too: what ``presence-shift`` and ``subgroup-gap`` call missing.
+UNFILLED = ("missing", "null-token")
+LACKING = (*UNFILLED, "text-only")
+UNIONS = (UNFILLED, LACKING)
+
+_CLASSES = ("null-token", "repairable", "other-system", "free-text", "malformed")
+#: What a concept is when no coding of a known system is in it, in the order of ``expected-system``.
+_TOKENS = ("local", "unknown-uri", "missing-system", "undecided")
+#: Conditions in one column of bits (a BIGINT).
+_BITS = 62
+
+
+def name(element: str, defect: str, *more: str) -> str:
+    """Return the name of a condition of records: element, what tells it from others (a code system), defect."""
+    return " ".join((element, *more, defect))
+
+
+def union(element: str, defects: tuple[str, ...]) -> str:
+    """Return the name of the condition that one of several defects is there."""
+    return name(element, "|".join(defects))
+
+
+@dataclass(frozen=True, slots=True)
+class StateSql:
+    """How ehrready.measure tells the state of an element: of scalars by table (element to SQL), of concepts."""
+
+    scalars: Callable[[str], dict[str, str]]
+    concept: str
+
+
+def measure(con: duckdb.DuckDBPyConnection, frames: dict[str, Frame], states: StateSql) -> None:
+    """Fill ``overlaps``; the last measure, since the others say which defects there are."""
+    tables: dict[str, dict[str, str]] = defaultdict(dict)
+    for rows in (_states(frames, states), _codings(frames), _values(frames), _relations(frames)):
+        for condition, sql in rows:
+            tables[table_of(condition)][condition] = sql
+    for table in sorted(tables):
+        frames["overlaps"].update(_pairs(table, _sets(con, sorted(tables[table].items()))))
+
+
+def _sets(con: duckdb.DuckDBPyConnection, found: list[tuple[str, str]]) -> list[tuple[list[str], int]]:
+    """Return each set of conditions that records have, with the number of records."""
+    columns = [f"m{low}" for low in range(0, len(found), _BITS)]
+    rows = []
+    for i, (_, sql) in enumerate(found):
+        bits = ", ".join(f"{1 << i % _BITS if column == f'm{i - i % _BITS}' else 0}::BIGINT AS {column}" for column in columns)
+        rows.append(f"SELECT record, {bits} FROM ({sql})")
+    names = ", ".join(columns)
+    cells = con.execute(
+        f"SELECT {names}, count(*) FROM (SELECT record, {', '.join(f'bit_or({c}) AS {c}' for c in columns)} "
+        f"FROM ({' UNION ALL '.join(rows)}) GROUP BY record) GROUP BY {names} ORDER BY {names}"
+    ).fetchall()
+    return [([c for i, (c, _) in enumerate(found) if int(row[i // _BITS]) >> i % _BITS & 1], int(row[-1])) for row in cells]
+
+
+def _pairs(table: str, sets: list[tuple[list[str], int]]) -> Frame:
+    """Add the sets up to pairs, the unions of conditions included."""
+    counts: dict[tuple[str, str, str], int] = defaultdict(int)
+    for conditions, n in sets:
+        named = set(conditions)
+        for condition in conditions:
+            element, _, defect = condition.partition(" ")
+            named.update(union(element, d) for d in UNIONS if defect in d and (element in CODED or d == UNFILLED))
+        order = sorted(named)
+        for i, one in enumerate(order):
+            for other in order[i:]:
+                counts[table, one, other] += n
+    return {key: (n,) for key, n in counts.items()}
+
+
+Rows = Iterator[tuple[str, str]]
+
+
+def _states(frames: dict[str, Frame], states: StateSql) -> Rows:
+    """Yield the states in which an element is absent."""
+    scalars: dict[str, dict[str, str]] = {}
+    for (element, grouping, _, state), (n, *_) in frames["states"].items():
+        table = table_of(element)
+        if grouping != "all" or state not in LACKING or not n:
+            continue
+        sql = scalars.setdefault(table, states.scalars(table)).get(element)
+        if sql:
+            yield name(element, state), f'SELECT record FROM "{table}" WHERE excluded IS NULL AND ({sql}) = {quote(state)}'
+        elif element in CODED:
+            which = f"element = {quote(element)} AND ordinal = 1 AND ({states.concept}) = {quote(state)}"
+            yield name(element, state), f"SELECT record FROM concept WHERE {which}"
+
+
+def _codings(frames: dict[str, Frame]) -> Rows:
+    """Yield the classes of codes, the defects of systems, and what release tables say of codes and displays."""
+    for element, cls in sorted({(key[0], key[3]) for key in frames["classes"] if key[3] in _CLASSES}):
+        yield (
+            name(element, f"code-{cls}"),
+            f"SELECT record FROM judged JOIN judge USING (pid) WHERE judged.element = {quote(element)} AND cls = {quote(cls)} "
+            f"AND ({quote(cls)} IN ('free-text', 'null-token') OR how NOT IN ('local', 'unknown-uri'))",
+        )
+    tokens: dict[str, set[str]] = defaultdict(set)
+    for element, together in frames["systems"]:
+        names = together.split("+")
+        if any(token[0] == "!" for token in names):
+            tokens[element].add("swapped")
+        elif all(token[0] == "?" for token in names):
+            tokens[element].add(next(defect for defect in (*_TOKENS, "") if not defect or f"?{defect}" in names))
+    for element, defects in sorted(tokens.items()):
+        has = ", ".join(f"max(CASE WHEN token = '?{t}' THEN 1 ELSE 0 END) AS has{i}" for i, t in enumerate(_TOKENS))
+        each = (
+            "SELECT record, max(CASE WHEN starts_with(token, '!') THEN 2 WHEN starts_with(token, '?') THEN 0 ELSE 1 END) AS known, "
+            f"{has} FROM judged JOIN judge USING (pid) WHERE judged.element = {quote(element)} GROUP BY record, concept"
+        )
+        for defect in sorted(defects - {""}):
+            i = _TOKENS.index(defect) if defect in _TOKENS else 0
+            which = "known = 2" if defect == "swapped" else " AND ".join(["known = 0", *(f"has{j} = 0" for j in range(i)), f"has{i} = 1"])
+            yield name(element, f"system-{defect}"), f"SELECT record FROM ({each}) WHERE {which}"
+    for frame, key, shown in (("currency", "month", "month"), ("displays", "display", "lower(trim(display))")):
+        for element, system, cls in sorted(frames[frame]):
+            if cls in currency.DEFECTS:
+                yield (
+                    name(element, cls, system),
+                    f"SELECT record FROM (SELECT record, element, pid, {shown} AS seen FROM judged) g JOIN judge USING (pid) "
+                    f"JOIN {frame}_class c ON g.pid = c.pid AND g.seen = c.{key} "
+                    f"WHERE g.element = {quote(element)} AND judge.key = {quote(system)} AND c.cls = {quote(cls)}",
+                )
+
+
+def _values(frames: dict[str, Frame]) -> Rows:
+    """Yield what is wrong with results: numbers in text, implausible ones, units."""
+    counted = {key[1] for key, values in frames["relations"].items() if key[0] in {"observation.value", "observation.unit"} and values[0]}
+    for defect, kinds in PARSES.items():
+        if defect in counted:
+            yield name("observation.value", defect), f"SELECT record FROM reading WHERE kind IN ({', '.join(map(quote, kinds))})"
+    pairs = "SELECT record, kind, v, low, high, cls FROM (SELECT record, r, coalesce(u, '') AS u, kind, v, is_number FROM reading) "
+    pairs += "JOIN unit_pair USING (r, u) WHERE is_number"
+    for defect, test in (("implausible", "kind = 'number'"), ("sentinel", "kind <> 'number'")):
+        if defect in counted:
+            yield name("observation.value", defect), f"SELECT record FROM ({pairs}) WHERE (v < low OR v > high) AND {test}"
+    for defect in ("unit-missing", "unit-unparseable", "unit-incommensurable"):
+        if defect in counted:
+            yield name("observation.unit", defect), f"SELECT record FROM ({pairs}) WHERE cls = {quote(defect)}"
+
+
+def _relations(frames: dict[str, Frame]) -> Rows:
+    """Yield times that cannot be and references to nothing."""
+    for (element, kind), values in frames["relations"].items():
+        table, _, column = element.partition(".")
+        if not values[0]:
+            continue
+        if column == "at" and kind != "midnight-only":
+            universe, test = relations.time_defects(table)[kind]
+            source = f'SELECT * FROM "{table}" LEFT JOIN lifetime USING (patient_id) WHERE excluded IS NULL'
+            yield name(element, kind), f"SELECT record FROM ({source}) WHERE ({universe}) AND ({test})"
+        elif kind == "unresolved":
+            known = ("known_patient", "known") if column == "patient_id" else ("known_visit", "visit")
+            source = f'SELECT record, {column} AS target FROM "{table}" WHERE excluded IS NULL'
+            yield (
+                name(element, kind),
+                f"SELECT record FROM ({source}) LEFT JOIN {known[0]} ON target = {known[1]} "
+                f"WHERE {relations.REAL.format('target')} AND {known[1]} IS NULL",
+            )
