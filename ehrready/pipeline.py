@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -40,6 +41,8 @@ class Options:
     validate: str = "sample"
     memory: str = "4GB"
     threads: int | None = None
+    engine: str = "duckdb"
+    master: str | None = None
     internal: bool = False
     reports: tuple[str, ...] = ()
     waivers: str | None = None
@@ -77,16 +80,17 @@ def read_profile(
             f"nothing was recognised in {len(files)} file{'s' if len(files) > 1 else ''}: give FHIR JSON, HL7v2, or Parquet/CSV; "
             "other tables need --mapping"
         )
-    with engine.open_engine(memory=options.memory, threads=options.threads) as con:
+    with _engine(options, sum(file.size for file in files)) as con:
         elements: dict[str, list[str]] = {}
         for reader in readers:
             mine = [file for file in files if file.format == reader.format and not file.skip]
             if mine:
-                _read(reader, mine, con, ledger, options.progress)
+                _read(reader, mine, con, ledger, options)
                 for element, place in reader.source_elements().items():
                     elements.setdefault(element, []).append(place)
         ledger.close(engine.profiled(con))
-        engine.lock(con)
+        if options.engine == "duckdb":
+            engine.lock(con)  # on Spark a rule's query is one SELECT of canonical tables, as DuckDB parses it
         options.progress("measuring", 0, 1)
         profile = measure(con, ledger, name=options.name, store=Store.open(options.terminology), rules=rules)
         if also is not None:
@@ -95,9 +99,26 @@ def read_profile(
     return profile, ledger, files
 
 
-def _read(reader: Reader, files: Sequence[SourceFile], con: Any, ledger: Ledger, progress: Progress) -> None:
+def _engine(options: Options, size: int) -> AbstractContextManager[Any]:
+    """Open the engine of the options; ``size`` is the number of bytes to read."""
+    if options.engine == "spark":
+        from ehrready.engines import spark
+
+        return spark.open_engine(master=options.master, size=size)
+    from ehrready.engines import duckdb as engine
+
+    return engine.open_engine(memory=options.memory, threads=options.threads)
+
+
+def _read(reader: Reader, files: Sequence[SourceFile], con: Any, ledger: Ledger, options: Options) -> None:
     """Let one reader fill the tables and book its events.  A reader that crashes leaves its files unreadable."""
-    done = 0
+    done, progress = 0, options.progress
+    if options.engine == "spark":
+        from ehrready.engines import spark_read
+
+        progress(f"reading {reader.format}", 0, 1)
+        spark_read.read(reader, files, con, ledger, memory=options.memory)
+        return
     try:
         for event in reader.read(files, con):
             ledger.add(event)
@@ -142,7 +163,7 @@ def judge(
         judged, findings = [*judged, more[0]], [*findings, *more[1]]
     card = build(
         live, training, findings, judged, ledger=ledger, store=store, internal=options.internal, options=options.public(),
-        stamp=options.stamp, training_sha256=training_sha256, waivers=accepted, day=day,
+        stamp=options.stamp, training_sha256=training_sha256, waivers=accepted, day=day, engine=options.engine,
         plugins=[
             *plugins.provenance("checks", {rule.check for rule in rules}),
             *plugins.provenance("readers", set(live.formats)),

@@ -7,7 +7,7 @@ that it cannot be forgotten: the ledger is built from that stream alone.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
@@ -86,6 +86,8 @@ class Ended:
     status: str = "read"
     declared: int | None = None
     bytes: int | None = None
+    #: what a part of a file tells the one who joins the parts, in the reader's own words
+    state: str = ""
 
 
 Event = Read | Rejected | Ended
@@ -114,7 +116,13 @@ class StagedReader(Reader, Protocol):
     """A reader whose files may be read apart: ``read`` is ``stage``, on one or many connections, and ``finish``.
 
     ``stage`` leaves what waits for the other files in staging tables of its own; ``finish`` does what needs all of them.
+    On several machines ``finish`` runs per bucket of keys, on the rows of ``meets`` alone, and ``resolve`` once, on all tables.
     """
+
+    #: staging table → SQL of its keys: rows of equal keys must meet in one ``finish``
+    meets: Mapping[str, tuple[str, ...]]
+    #: staging tables that ``resolve`` reads as they are
+    kept: tuple[str, ...]
 
     def stage(self, files: Sequence[SourceFile], con: duckdb.DuckDBPyConnection, among: Sequence[SourceFile] = ()) -> Iterator[Event]:
         """Fill the canonical and staging tables from some files, yielding events; ``among`` are all files of the reader."""
@@ -122,6 +130,10 @@ class StagedReader(Reader, Protocol):
 
     def finish(self, con: duckdb.DuckDBPyConnection) -> None:
         """Do what needs all files: resolve references, reduce what many records describe to one row."""
+        ...
+
+    def resolve(self, con: duckdb.DuckDBPyConnection) -> None:
+        """Do the part of ``finish`` that changes canonical tables, in SQL that runs on either engine."""
         ...
 
 

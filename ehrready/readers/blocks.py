@@ -101,6 +101,37 @@ def open_stream(path: Path) -> BinaryIO:
     return raw
 
 
+class _Part(io.RawIOBase):
+    """A part of a file, as a file of its own; ``tell`` counts the bytes of the part that were read."""
+
+    def __init__(self, raw: BinaryIO, start: int, stop: int | None) -> None:
+        raw.seek(start)
+        self._raw, self._stop, self._seen = raw, None if stop is None else stop - start, 0
+
+    def readable(self) -> bool:
+        return True
+
+    def read(self, size: int = -1) -> bytes:
+        left = -1 if self._stop is None else self._stop - self._seen
+        data = self._raw.read(left if size < 0 else size if left < 0 else min(size, left))
+        self._seen += len(data)
+        return data
+
+    def tell(self) -> int:
+        return self._seen
+
+    def close(self) -> None:
+        self._raw.close()
+        super().close()
+
+
+def open_part(file: SourceFile) -> BinaryIO:
+    """Open the part of a file that is to be read (``SourceFile.start``); the whole one as :func:`open_stream` does."""
+    if not file.start and file.stop is None:
+        return open_stream(file.path)
+    return cast(BinaryIO, _Part(file.path.open("rb"), file.start, file.stop))
+
+
 def consumed(stream: BinaryIO) -> int:
     """Return how many bytes on disk were read of a stream of :func:`open_stream`."""
     return stream.consumed() if isinstance(stream, _Bounded) else stream.tell()
@@ -228,10 +259,10 @@ class Blocks:
         """Yield the lines of line-delimited files; blank lines are no records."""
         for file in files:
             events: list[Read | Rejected | Ended] = []
-            seen, line, rest, skipping = False, 1, b"", False
+            seen, line, rest, skipping = bool(file.start), file.first, b"", False
             status, size = "read", None
             try:
-                with open_stream(file.path) as stream:
+                with open_part(file) as stream:
                     while True:
                         data = stream.read(BLOCK_BYTES)
                         if not seen and data.startswith(_BOM):

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -59,6 +59,8 @@ class FhirReader:
     """
 
     format = "fhir"
+    meets: Mapping[str, tuple[str, ...]] = {"medication_ref": ("coalesce(ref, '')",), "drug": ("id", "url")}
+    kept: tuple[str, ...] = ("alias", "fhir_sample")
 
     def __init__(self, sample: int | None = SAMPLE) -> None:
         self.sample = sample
@@ -116,6 +118,12 @@ class FhirReader:
         """Resolve what needs all files."""
         fhir_sql.finish(con)
 
+    def resolve(self, con: duckdb.DuckDBPyConnection) -> None:
+        """Resolve what needs all tables, and keep of all samples the one that a single reading would keep."""
+        fhir_sql.resolve(con)
+        if self.sample is not None:
+            con.execute(f"CREATE OR REPLACE TEMP TABLE fhir_sample AS SELECT * FROM fhir_sample{_first(self.sample)}")
+
     def source_elements(self) -> dict[str, str]:
         """Return canonical element to FHIR path, e.g. ``condition.code`` to ``Condition.code``."""
         return fhir_sql.source_elements(mapping())
@@ -166,7 +174,7 @@ class FhirReader:
         """Keep whole resources for checks of their structure: of each type those that come first in a fixed shuffle of places."""
         if self.sample == 0:
             return
-        first = "" if self.sample is None else f" QUALIFY row_number() OVER (PARTITION BY type ORDER BY place, record) <= {self.sample}"
+        first = "" if self.sample is None else _first(self.sample)
         place = f"((record % 1000003) * 7919 + (record >> {POSITION_BITS}) * 104729) % 1000003"
         con.execute(f"INSERT INTO fhir_sample SELECT record, type, {place} AS place, text FROM resource{first}")
         if self.sample is not None:
@@ -248,6 +256,10 @@ class FhirReader:
             "ELSE 'other' END, count(*) FROM resource GROUP BY ALL"
         )
         con.execute("INSERT INTO profiled SELECT file, count(*) FROM resource GROUP BY file")
+
+
+def _first(sample: int) -> str:
+    return f" QUALIFY row_number() OVER (PARTITION BY type ORDER BY place, record) <= {sample}"
 
 
 def _whole(path: Path, start: bytes) -> Any:

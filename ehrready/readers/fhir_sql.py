@@ -330,6 +330,12 @@ def _wrong_types(con: duckdb.DuckDBPyConnection, table: str, entry: dict[str, An
 
 def finish(con: duckdb.DuckDBPyConnection) -> None:
     """Resolve what needs all files: medication references, Bundle URLs, test patients."""
+    medications(con)
+    resolve(con)
+
+
+def medications(con: duckdb.DuckDBPyConnection) -> None:
+    """Write the concepts of medications that are resources of their own."""
     waiting = con.execute("SELECT count(*) FROM medication_ref").fetchone()
     if waiting and waiting[0]:
         con.execute(
@@ -341,6 +347,10 @@ def finish(con: duckdb.DuckDBPyConnection) -> None:
             "medication.code",
             'SELECT record, patient_id, encounter_id, NULL::VARCHAR site, "at", c, 1 ordinal FROM medication_ref LEFT JOIN drug_of USING (ref)',
         )
+
+
+def resolve(con: duckdb.DuckDBPyConnection) -> None:
+    """Replace Bundle URLs by ids and leave test patients out; plain SQL, which runs on Spark, too."""
     if con.execute("SELECT 1 FROM alias LIMIT 1").fetchone():
         con.execute("CREATE TEMP TABLE alias_of AS SELECT url, min(id) id FROM alias GROUP BY url HAVING count(DISTINCT id) = 1")
         for table in [*TABLES, "concept", "coding", "defect"]:

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import codecs
 import gzip
+import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO
@@ -20,7 +21,7 @@ import pyarrow as pa
 
 from ehrready.readers import hl7v2_mapping, hl7v2_split, hl7v2_sql
 from ehrready.readers.base import Ended, Event, Read, Rejected, SourceFile
-from ehrready.readers.blocks import BATCH_ROWS, BLOCK_BYTES, STREAM_ERRORS, consumed, integers, open_stream
+from ehrready.readers.blocks import BATCH_ROWS, BLOCK_BYTES, STREAM_ERRORS, consumed, integers, open_part
 from ehrready.readers.hl7v2_mapping import mapping
 from ehrready.readers.hl7v2_sql import PLACE_BITS
 from ehrready.tables import ENTRY_BIT, POSITION_BITS
@@ -47,6 +48,7 @@ class _File:
     whole: int | None = None
     opened: bool = False
     closed: bool = False
+    part: bool = False  # of a file that others read, too
 
     def declare(self, line: str) -> None:
         """Take note of a batch segment (BHS, BTS, FTS; FHS says nothing)."""
@@ -59,6 +61,20 @@ class _File:
                 self.batches.append(int(count))
             elif name == "FTS":
                 self.whole = int(count)
+
+    def join(self, state: str) -> None:
+        """Add what another part of the file has declared (``state``)."""
+        headers, batches, whole, opened, closed = json.loads(state)
+        self.headers += headers
+        self.batches += batches
+        self.whole = self.whole if whole is None else whole
+        self.opened |= opened
+        self.closed |= closed
+
+    @property
+    def state(self) -> str:
+        """What a part of a file has declared, for the one who joins the parts."""
+        return json.dumps([self.headers, self.batches, self.whole, self.opened, self.closed])
 
     @property
     def declared(self) -> int | None:
@@ -83,6 +99,7 @@ class Hl7v2Reader:
     """Reader of HL7v2 messages in the vertical-bar encoding (ER7)."""
 
     format = "hl7v2"
+    kept: tuple[str, ...] = ()
 
     def recognise(self, path: Path, head: bytes) -> str:
         """Return ``messages`` for a file that starts with MSH, FHS or BHS, or is named like HL7v2 (``.hl7``).
@@ -110,7 +127,7 @@ class Hl7v2Reader:
         """Read some of the files; patients and encounters wait in staging tables."""
         hl7v2_sql.prepare(con, mapping())
         waiting: list[hl7v2_split.Piece | _End] = []
-        known = {file.number: _File(file.number) for file in files}
+        known = {file.number: _File(file.number, part=bool(file.start) or file.stop is not None) for file in files}
         size = 0
         for file in files:
             for item in _pieces(file):
@@ -120,6 +137,14 @@ class Hl7v2Reader:
                     yield from _block(con, waiting, known)
                     waiting, size = [], 0
         yield from _block(con, waiting, known)
+
+    @property
+    def meets(self) -> Mapping[str, tuple[str, ...]]:
+        """Return the staging tables of patients and visits, which many messages describe, and their keys."""
+        return hl7v2_sql.meets(mapping())
+
+    def resolve(self, con: duckdb.DuckDBPyConnection) -> None:
+        """Nothing is left to do when patients and visits are written."""
 
     def finish(self, con: duckdb.DuckDBPyConnection) -> None:
         """Reduce the staged patients and encounters to one row each."""
@@ -164,7 +189,7 @@ def _pieces(file: SourceFile) -> Iterator[hl7v2_split.Piece | _End]:
     end = _End(file.number)
     rest, skipping, empty = b"", False, True
     try:
-        with open_stream(file.path) as stream:
+        with open_part(file) as stream:
             for chunk in _chunks(stream, end):
                 data = rest + chunk
                 if empty:
@@ -245,9 +270,25 @@ def _ended(end: _End, file: _File) -> list[Event]:
         events += [Read(file.number, 1), Rejected(file.number, lost, end.reason)]
         file.messages += 1
     if end.status:
-        status = "truncated" if end.status == "read" and file.opened and not file.closed else end.status  # a batch without trailer
-        events.append(Ended(file.number, status, file.declared, end.bytes))
+        if file.part:
+            events.append(Ended(file.number, end.status, None, end.bytes, file.state))
+        else:
+            events.append(_closed(file, end.status, end.bytes))
     return events
+
+
+def _closed(file: _File, status: str, size: int | None) -> Ended:
+    unclosed = status == "read" and file.opened and not file.closed  # a batch without trailer
+    return Ended(file.number, "truncated" if unclosed else status, file.declared, size)
+
+
+def ended(parts: Sequence[Ended]) -> Ended:
+    """Return how a file ended that was read in parts."""
+    file = _File(parts[0].file)
+    for part in parts:
+        file.join(part.state)
+    worst = next((status for status in ("unreadable", "truncated") if any(part.status == status for part in parts)), "read")
+    return _closed(file, worst, sum(part.bytes or 0 for part in parts))
 
 
 def _tables(block: hl7v2_split.Block, files: hl7v2_split.Integers, bases: hl7v2_split.Integers) -> dict[str, pa.Table]:

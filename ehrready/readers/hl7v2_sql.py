@@ -114,6 +114,14 @@ def extract(con: duckdb.DuckDBPyConnection, mapping: dict[str, Any], tables: Map
         con.unregister(f"_hl7_{name}")
 
 
+def meets(mapping: dict[str, Any]) -> dict[str, tuple[str, ...]]:
+    """Return staging table to the key of its rows; a message without the key is a row of its own."""
+    key = {"patient": "patient_id", "visit": "encounter_id"}
+    return {
+        f"_hl7_all_{table}": (f"coalesce({key[entry['key']]}, message::VARCHAR)",) for table, entry in sources(mapping) if "key" in entry
+    }
+
+
 def _exists(con: duckdb.DuckDBPyConnection, table: str) -> bool:
     found = con.execute("SELECT 1 FROM duckdb_tables() WHERE table_name = ?", [f"_hl7_all_{table}"]).fetchone()
     return found is not None

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import duckdb
@@ -66,9 +66,22 @@ class OmopReader:
         known = [name for name in table_names(path) if name in self._mapping.reference]
         return known[0] if known and any(path.parent.glob("[pP][eE][rR][sS][oO][nN].*")) else ""
 
+    meets: Mapping[str, tuple[str, ...]] = {}
+    kept: tuple[str, ...] = ()
+
     def read(self, files: Sequence[SourceFile], con: duckdb.DuckDBPyConnection) -> Iterator[Event]:
         """Fill the canonical tables; yields the events of the ledger, table by table."""
-        yield from _Reading(self.format, self._mapping, con).run(files)
+        yield from self.stage(files, con)
+
+    def stage(self, files: Sequence[SourceFile], con: duckdb.DuckDBPyConnection, among: Sequence[SourceFile] = ()) -> Iterator[Event]:
+        """Read some of the files, with the lookup tables that are ``among`` all of them."""
+        yield from _Reading(self.format, self._mapping, con).run(among or files, frozenset(file.number for file in files))
+
+    def finish(self, con: duckdb.DuckDBPyConnection) -> None:
+        """Nothing waits: a row needs the lookup tables alone."""
+
+    def resolve(self, con: duckdb.DuckDBPyConnection) -> None:
+        """Nothing waits."""
 
     def source_elements(self) -> dict[str, str]:
         """Map canonical elements to ``table.column`` of the CDM."""
@@ -95,9 +108,22 @@ class TableReader:
             return ""
         return _known_table(self._mapping, path, head) or GENERIC
 
+    meets: Mapping[str, tuple[str, ...]] = {}
+    kept: tuple[str, ...] = ()
+
     def read(self, files: Sequence[SourceFile], con: duckdb.DuckDBPyConnection) -> Iterator[Event]:
         """Fill the canonical tables; yields the events of the ledger, table by table."""
-        yield from _Reading(self.format, self._mapping, con).run(files)
+        yield from self.stage(files, con)
+
+    def stage(self, files: Sequence[SourceFile], con: duckdb.DuckDBPyConnection, among: Sequence[SourceFile] = ()) -> Iterator[Event]:
+        """Read some of the files, with the lookup tables that are ``among`` all of them."""
+        yield from _Reading(self.format, self._mapping, con).run(among or files, frozenset(file.number for file in files))
+
+    def finish(self, con: duckdb.DuckDBPyConnection) -> None:
+        """Nothing waits: a row needs the lookup tables alone."""
+
+    def resolve(self, con: duckdb.DuckDBPyConnection) -> None:
+        """Nothing waits."""
 
     def source_elements(self) -> dict[str, str]:
         """Map canonical elements to ``table.column`` of the mapped layout; empty without a mapping."""
@@ -154,8 +180,8 @@ class _Reading:
         self._format, self._mapping, self._con = source, mapping, con
         self._counts = _Counts()
 
-    def run(self, files: Sequence[SourceFile]) -> Iterator[Event]:
-        """Read all files: lookup tables first, then table by table in the order of their first file."""
+    def run(self, files: Sequence[SourceFile], wanted: frozenset[int]) -> Iterator[Event]:
+        """Read the wanted files: lookup tables first, then table by table in the order of their first file."""
         tables: dict[str, list[SourceFile]] = {}
         known = self._mapping.tables
         for file in files:
@@ -170,7 +196,8 @@ class _Reading:
             self._folder = Path(folder)
             self._lookups = Lookups(self._mapping, self._con, self._sandbox, self._folder)
             with self._lookups.opened(tables):
-                for table, members in tables.items():
+                for table, all_members in tables.items():
+                    members = [file for file in all_members if file.number in wanted]
                     reference = table in self._mapping.reference
                     yield from self._reference(members) if reference else self._table(table, members)
         self._counts.book(self._con, self._format)
