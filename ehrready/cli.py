@@ -56,6 +56,11 @@ Validate = Annotated[
 ]
 Memory = Annotated[str | None, typer.Option(help="Memory limit of the engine. [default: 4GB]", show_default=False)]
 Threads = Annotated[int | None, typer.Option(min=1, help="Worker threads. [default: all cores]", show_default=False)]
+Engine = Annotated[str | None, typer.Option(help="duckdb or spark. [default: duckdb]", show_default=False)]
+Master = Annotated[
+    str | None,
+    typer.Option(help="Spark's master URL. [default: the running session's, $SPARK_MASTER, else local[*]]", show_default=False),
+]
 Internal = Annotated[bool, typer.Option("--internal", help="Keep exact small counts (not for leaving the hospital).")]
 Html = Annotated[str | None, typer.Option(help="Write the HTML report here.", show_default=False)]
 Json = Annotated[str | None, typer.Option(help="Write the JSON scorecard here.", show_default=False)]
@@ -105,6 +110,8 @@ def profile(
     validate: Validate = None,
     memory: Memory = None,
     threads: Threads = None,
+    engine: Engine = None,
+    master: Master = None,
     show_paths: ShowPaths = False,
 ) -> None:
     """Measure an export and save its profile: integers only, fit to leave the hospital."""
@@ -153,6 +160,8 @@ def check(
     validate: Validate = None,
     memory: Memory = None,
     threads: Threads = None,
+    engine: Engine = None,
+    master: Master = None,
     stamp: Stamp = None,
     show_paths: ShowPaths = False,
 ) -> None:
@@ -367,6 +376,8 @@ def _options(given: dict[str, Any]) -> Options:
             "mapping",
             "memory",
             "threads",
+            "engine",
+            "master",
             "internal",
             "stamp",
             "terminology",
@@ -383,6 +394,7 @@ def _options(given: dict[str, Any]) -> Options:
         from ehrready import readers
 
         readers.chosen(known["format"])
+    _check_engine(known.get("engine", "duckdb"), known.get("master"))
     if known.get("validate", "sample") not in {"none", "sample", "all"}:
         raise UsageError("--validate must be one of none, sample, all")
     if "stamp" not in known and os.environ.get("SOURCE_DATE_EPOCH", "").isdigit():
@@ -391,6 +403,17 @@ def _options(given: dict[str, Any]) -> Options:
         moment = dt.datetime.fromtimestamp(int(os.environ["SOURCE_DATE_EPOCH"]), dt.UTC)
         known["stamp"] = moment.isoformat(timespec="seconds")
     return Options(**known, rules=tuple(chosen.get("rules") or ()))
+
+
+def _check_engine(engine: str, master: str | None) -> None:
+    if engine not in {"duckdb", "spark"}:
+        raise UsageError("--engine must be duckdb or spark")
+    if master is not None and engine != "spark":
+        raise UsageError("--master needs --engine spark")
+    if engine == "spark":
+        from ehrready.engines import spark
+
+        spark.require()
 
 
 def _gate(given: str | None) -> str:

@@ -18,6 +18,8 @@ SETTINGS: dict[str, type] = {
     "terminology": str,
     "memory": str,
     "threads": int,
+    "engine": str,
+    "master": str,
     "internal": bool,
     "fail_on": str,
     "against": str,

@@ -25,7 +25,7 @@ class Untranslatable(ValueError):
     """A statement has no form in Spark SQL (the message holds no value of the data)."""
 
 
-def statements(text: str) -> list[exp.Expression]:
+def statements(text: str) -> list[exp.Expr]:
     """Parse statements of DuckDB's dialect, with our macros expanded; raises Untranslatable."""
     from sqlglot.errors import SqlglotError
 
@@ -36,12 +36,17 @@ def statements(text: str) -> list[exp.Expression]:
     return [_each(tree, _expanded) for tree in parsed]
 
 
-def spark(tree: exp.Expression) -> str:
+def spark(tree: exp.Expr) -> str:
     """Return a query as Spark SQL."""
     return str(_each(tree.copy(), _rewritten).sql(dialect="spark"))
 
 
-def _each(tree: exp.Expression, change: Callable[[exp.Expression], exp.Expression]) -> exp.Expression:
+def parse_spark(text: str) -> exp.Expr:
+    """Parse Spark SQL of our own."""
+    return sqlglot.parse_one(text, read="spark")
+
+
+def _each(tree: exp.Expr, change: Callable[[exp.Expr], exp.Expr]) -> exp.Expr:
     """Change every node of a tree, children before parents (sqlglot's own ``transform`` skips the children of a new node)."""
     root = tree
     for node in reversed(list(tree.walk())):
@@ -54,7 +59,7 @@ def _each(tree: exp.Expression, change: Callable[[exp.Expression], exp.Expressio
 
 
 @functools.cache
-def _macros() -> dict[str, tuple[list[str], exp.Expression]]:
+def _macros() -> dict[str, tuple[list[str], exp.Expr]]:
     found = {}
     for name, parameters, body in _MACRO.findall(MACROS):
         names = [parameter.strip() for parameter in parameters.split(",")]
@@ -62,14 +67,14 @@ def _macros() -> dict[str, tuple[list[str], exp.Expression]]:
     return found
 
 
-def _expanded(node: exp.Expression) -> exp.Expression:
+def _expanded(node: exp.Expr) -> exp.Expr:
     """Put the body of a macro in the place of its call."""
     if not isinstance(node, exp.Anonymous) or (macro := _macros().get(node.name.lower())) is None:
         return node
     names, body = macro
     given = dict(zip(names, node.expressions, strict=True))
 
-    def fill(part: exp.Expression) -> exp.Expression:
+    def fill(part: exp.Expr) -> exp.Expr:
         if isinstance(part, exp.Column) and not part.table and part.name in given:
             return exp.Paren(this=given[part.name].copy())
         return part
@@ -77,7 +82,7 @@ def _expanded(node: exp.Expression) -> exp.Expression:
     return exp.Paren(this=_each(_each(body.copy(), fill), _expanded))
 
 
-def _rewritten(node: exp.Expression) -> exp.Expression:
+def _rewritten(node: exp.Expr) -> exp.Expr:
     """Return a node as Spark understands it."""
     for kind, rewrite in _REWRITES:
         if isinstance(node, kind):
@@ -85,7 +90,7 @@ def _rewritten(node: exp.Expression) -> exp.Expression:
     return node
 
 
-def _window(node: exp.Expression) -> exp.Expression:
+def _window(node: exp.Expr) -> exp.Expr:
     # any order will do, but a task that is run again must number its rows as before
     if isinstance(node.this, exp.RowNumber) and node.args.get("order") is None:
         select = node.find_ancestor(exp.Select)
@@ -96,26 +101,27 @@ def _window(node: exp.Expression) -> exp.Expression:
     return node
 
 
-def _ignore_nulls(node: exp.Expression) -> exp.Expression:
+def _ignore_nulls(node: exp.Expr) -> exp.Expr:
     # the first value that is met depends on the order of rows; the least does not, and NULLs are passed over by both
     return node.this if isinstance(node.this, exp.Min) else node
 
 
-def _any_value(node: exp.Expression) -> exp.Expression:
+def _any_value(node: exp.Expr) -> exp.Expr:
     return exp.Min(this=node.this)
 
 
-def _common(node: exp.Expression) -> exp.Expression:
+def _common(node: exp.Expr) -> exp.Expr:
     node.set("materialized", None)  # a hint that Spark does not know
     return node
 
 
-def _cast(node: exp.Expression) -> exp.Expression:
-    lenient = type(node) is exp.Cast and node.to.this in _LENIENT
-    return exp.TryCast(this=node.this, to=node.to, safe=True) if lenient else node
+def _cast(node: exp.Expr) -> exp.Expr:
+    if type(node) is exp.Cast and node.to.this in _LENIENT:
+        return exp.TryCast(this=node.this, to=node.to, safe=True)
+    return node
 
 
-def _regexp(node: exp.Expression) -> exp.Expression:
+def _regexp(node: exp.Expr) -> exp.Expr:
     if isinstance(node, exp.RegexpFullMatch):
         pattern = _literal(node.expression)
         return exp.RegexpLike(this=node.this, expression=exp.Literal.string(_java(rf"^(?:{pattern})$")))
@@ -158,7 +164,7 @@ def _java(pattern: str) -> str:
     return flags + "".join(out)
 
 
-def _anonymous(node: exp.Expression) -> exp.Expression:
+def _anonymous(node: exp.Expr) -> exp.Expr:
     name, args = node.name.lower(), node.expressions
     if name == "isfinite":
         return sqlglot.parse_one(f"abs({args[0].sql(dialect='spark')}) < double('Infinity')", read="spark")
@@ -167,7 +173,7 @@ def _anonymous(node: exp.Expression) -> exp.Expression:
     return node
 
 
-def _date_part(node: exp.Expression, args: list[exp.Expression]) -> exp.Expression:
+def _date_part(node: exp.Expr, args: list[exp.Expr]) -> exp.Expr:
     """Return whole years between two dates, as DuckDB's ``age`` counts them."""
     inner = args[1]
     if (
@@ -185,7 +191,7 @@ def _date_part(node: exp.Expression, args: list[exp.Expression]) -> exp.Expressi
     return sqlglot.parse_one(f"CASE WHEN {late} >= {early} THEN {years(late, early)} ELSE -{years(early, late)} END", read="spark")
 
 
-_REWRITES: tuple[tuple[Any, Callable[[Any], exp.Expression]], ...] = (
+_REWRITES: tuple[tuple[Any, Callable[[Any], exp.Expr]], ...] = (
     (exp.Window, _window),
     (exp.AnyValue, _any_value),
     (exp.IgnoreNulls, _ignore_nulls),

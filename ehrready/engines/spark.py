@@ -33,6 +33,14 @@ NO_MASTER = "the Spark master cannot be reached or is no Spark master: give --ma
 #: Up to this many bytes compiling a query costs more than running it as it is.
 _SMALL = 1 << 30
 _SECONDS = 5
+#: Settings for little data: no compiling, no re-planning, one partition.
+SMALL = {
+    "spark.sql.codegen.wholeStage": "false",
+    "spark.sql.codegen.factoryMode": "NO_CODEGEN",
+    "spark.sql.adaptive.enabled": "false",
+    "spark.sql.shuffle.partitions": "1",
+    "spark.default.parallelism": "1",
+}
 
 
 def require() -> None:
@@ -60,7 +68,7 @@ def open_engine(*, master: str | None = None, size: int = 0) -> Iterator[Connect
         tables = Tables(session)
         try:
             for name, schema in ALL.items():
-                tables.put(name, session.createDataFrame([], _ddl(schema)), keep=False)
+                tables.put(name, tables.empty(schema), keep=False)
             yield Connection(tables)
         except Failed as error:
             raise SourceError(f"a Spark job failed ({str(error).removeprefix('Spark: ')}): look into the logs of the cluster") from None
@@ -70,11 +78,6 @@ def open_engine(*, master: str | None = None, size: int = 0) -> Iterator[Connect
             raise SourceError(f"a Spark job failed ({kind_of(error)}): look into the logs of the cluster") from None
         finally:
             tables.clear()
-
-
-def _ddl(schema: Any) -> str:
-    kinds = {"string": "string", "int64": "bigint", "int32": "int", "double": "double"}
-    return ", ".join(f"`{field.name}` {kinds[str(field.type)]}" for field in schema)
 
 
 @contextlib.contextmanager
@@ -150,8 +153,8 @@ def _start(url: str | None, folder: Path, size: int) -> SparkSession:
             "spark.sql.shuffle.partitions": cores[1] if cores else str(os.cpu_count() or 1),
         }
         if 0 < size < _SMALL:
-            java += " -XX:TieredStopAtLevel=1"
-            settings |= {"spark.sql.codegen.wholeStage": "false", "spark.sql.codegen.factoryMode": "NO_CODEGEN"}
+            java += " -XX:TieredStopAtLevel=1 -XX:+UseSerialGC"
+            settings |= SMALL
     settings["spark.driver.extraJavaOptions"] = java
     builder = SparkSession.builder
     if url is not None:

@@ -53,23 +53,23 @@ class Job:
 def read(reader: Reader, files: Sequence[SourceFile], con: Connection, ledger: Ledger, *, memory: str) -> None:
     """Let one reader fill the tables of ``con`` on Spark, and book its events."""
     session = con.session
-    size = _bytes(session.conf.get("spark.sql.files.maxPartitionBytes", "128MB"))
-    cost = _bytes(session.conf.get("spark.sql.files.openCostInBytes", "4MB"))
+    size = _bytes(session.conf.get("spark.sql.files.maxPartitionBytes") or "128MB")
+    cost = _bytes(session.conf.get("spark.sql.files.openCostInBytes") or "4MB")
     staged = hasattr(reader, "stage")
     splits = _splits(con, files, size, cost) if staged else (tuple(files),)
-    most = int(session.conf.get("spark.sql.shuffle.partitions", "200"))
+    most = int(session.conf.get("spark.sql.shuffle.partitions") or "200")
     job = Job(reader, splits, tuple(files), max(1, min(most, len(splits))), memory)
 
     def task(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         for batch in batches:
             for number in batch.column(0).to_pylist():
-                yield from map(_row, _staged(job, number))
+                yield from map(_row, stage_split(job, number))
 
     con.tables.put(_RAW_TABLE, session.range(0, len(splits), 1, len(splits)).mapInArrow(task, _RAW))
     told = {row[0]: orjson.loads(row[1]) for row in con.execute(f"SELECT split, payload FROM {_RAW_TABLE} WHERE name = ''").fetchall()}
     if len(told) != len(splits):
         raise AssertionError("a split has not reported")
-    shifts = _book(job, told, ledger)
+    shifts = book(job, told, ledger)
     names = {name for report in told.values() for name in report["tables"]}
     _unpack(con, shifts, names & ALL.keys(), _canonical)
     if job.staged is not None:
@@ -126,7 +126,7 @@ def _row(row: tuple[int, int, str, bytes]) -> pa.RecordBatch:
     return pa.RecordBatch.from_pylist([dict(zip(_RAW_SCHEMA.names, row, strict=True))], _RAW_SCHEMA)
 
 
-def _staged(job: Job, number: int) -> Iterator[tuple[int, int, str, bytes]]:
+def stage_split(job: Job, number: int) -> Iterator[tuple[int, int, str, bytes]]:
     """Read one split and yield (split, bucket, table, payload); the events come last, in a row without a name."""
     files, staged = job.splits[number], job.staged
     report: dict[str, Any] = {"events": [], "tables": {}, "schemas": {}, "crashed": False}
@@ -148,7 +148,7 @@ def _staged(job: Job, number: int) -> Iterator[tuple[int, int, str, bytes]]:
         for name in (*staged.kept, *staged.meets) if staged else ():
             if name not in there:
                 continue
-            report["schemas"][name] = con.execute(f'SELECT * FROM "{name}" LIMIT 0').to_arrow_table().schema.serialize().to_pybytes().hex()
+            report["schemas"][name] = con.sql(f'SELECT * FROM "{name}" LIMIT 0').to_arrow_table().schema.serialize().to_pybytes().hex()
             keys: tuple[str | None, ...] = staged.meets.get(name, (None,)) if staged else (None,)
             for place, key in enumerate(keys):
                 for bucket in range(job.buckets if key else 1):
@@ -163,7 +163,8 @@ def _staged(job: Job, number: int) -> Iterator[tuple[int, int, str, bytes]]:
 
 
 def _chunks(con: duckdb.DuckDBPyConnection, query: str) -> Iterator[pa.Table]:
-    for batch in con.execute(query).to_arrow_reader(_CHUNK_ROWS):
+    con.execute("SELECT 1").fetchall()  # a reader may have left a result that it did not read to its end
+    for batch in con.sql(query).to_arrow_reader(_CHUNK_ROWS):
         if batch.num_rows:
             yield pa.Table.from_batches([batch])
 
@@ -175,7 +176,7 @@ def _packed(table: pa.Table) -> bytes:
     return cast(bytes, sink.getvalue().to_pybytes())
 
 
-def _unpacked(payload: bytes, shift: int) -> pa.Table:
+def unpacked(payload: bytes, shift: int) -> pa.Table:
     """Return a table of a payload, its records numbered on from those of the parts before it."""
     table = pa.ipc.open_stream(payload).read_all()
     if not shift or "record" not in table.column_names:
@@ -194,7 +195,7 @@ def _unpacked(payload: bytes, shift: int) -> pa.Table:
 # --- on the driver ---------------------------------------------------------------------------------------------------
 
 
-def _book(job: Job, told: Mapping[int, dict[str, Any]], ledger: Ledger) -> dict[int, int]:
+def book(job: Job, told: Mapping[int, dict[str, Any]], ledger: Ledger) -> dict[int, int]:
     """Book the events of all splits as one reading would; returns by how many messages a split's records are moved."""
     shifts: dict[int, int] = {}
     cut: dict[int, _Cut] = {}
@@ -260,7 +261,7 @@ def _unpack(con: Connection, shifts: Mapping[int, int], names: Iterable[str], sc
         def task(batches: Iterator[pa.RecordBatch], schema: pa.Schema = schema) -> Iterator[pa.RecordBatch]:
             for batch in batches:
                 for split, payload in zip(batch.column(0).to_pylist(), batch.column(1).to_pylist(), strict=True):
-                    yield from _unpacked(payload, shifts.get(split, 0)).cast(schema).to_batches()
+                    yield from unpacked(payload, shifts.get(split, 0)).cast(schema).to_batches()
 
         raw = con.tables.frames[_RAW_TABLE]
         frame = raw.where(raw["name"] == name).select("split", "payload").mapInArrow(task, from_arrow_schema(schema))
@@ -277,7 +278,7 @@ def _finish(con: Connection, job: Job, shifts: Mapping[int, int], names: set[str
 
         def task(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
             rows = (tuple(row.values()) for batch in batches for row in batch.to_pylist())
-            yield from map(_row, _finished(job, rows, shifts))
+            yield from map(_row, finish_bucket(job, rows, shifts))
 
         raw = con.tables.frames[_RAW_TABLE]
         mine = raw.where(raw["name"].isin(waiting)).repartition(job.buckets, "bucket")
@@ -299,7 +300,9 @@ def _finish(con: Connection, job: Job, shifts: Mapping[int, int], names: set[str
             con.tables.drop(name)
 
 
-def _finished(job: Job, rows: Iterable[tuple[int, int, str, bytes]], shifts: Mapping[int, int]) -> Iterator[tuple[int, int, str, bytes]]:
+def finish_bucket(
+    job: Job, rows: Iterable[tuple[int, int, str, bytes]], shifts: Mapping[int, int]
+) -> Iterator[tuple[int, int, str, bytes]]:
     """Let the reader finish what waits in one partition."""
     reader = job.staged
     if reader is None:
@@ -310,7 +313,7 @@ def _finished(job: Job, rows: Iterable[tuple[int, int, str, bytes]], shifts: Map
         any_rows = False
         for split, _, name, payload in rows:
             any_rows = True
-            con.register("_payload", _unpacked(payload, shifts.get(split, 0)))
+            con.register("_payload", unpacked(payload, shifts.get(split, 0)))
             there = con.execute("SELECT 1 FROM duckdb_tables() WHERE table_name = ?", [name]).fetchone()
             con.execute(
                 f'INSERT INTO "{name}" SELECT * FROM _payload' if there else f'CREATE TEMP TABLE "{name}" AS SELECT * FROM _payload'

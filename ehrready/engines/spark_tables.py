@@ -45,6 +45,11 @@ class Tables:
         self.session = session
         self.frames: dict[str, DataFrame] = {}
 
+    def empty(self, columns: pa.Schema | Sequence[tuple[str, str]]) -> DataFrame:
+        """Return a frame without rows, which Spark takes out of every plan; types are Arrow's or Spark's."""
+        pairs = [(f.name, _TYPES_OF[f.type]) for f in columns] if isinstance(columns, pa.Schema) else columns
+        return self.session.sql("SELECT " + ", ".join(f"CAST(NULL AS {kind}) AS `{name}`" for name, kind in pairs) + " WHERE false")
+
     def put(self, name: str, frame: DataFrame, *, keep: bool = True) -> None:
         """Let a name stand for a data frame; with ``keep`` it is computed now, and once."""
         frame = _computed(frame) if keep else frame
@@ -144,12 +149,8 @@ class Connection:
         """Let a small Arrow table be read under a name."""
         with _told():
             plain = pa.table({n: _plain(table.column(n)) for n in table.column_names})
-            if table.num_rows:
-                frame = self.session.createDataFrame(plain)
-            else:
-                columns = ", ".join(f"`{field.name}` {_TYPES_OF[field.type]}" for field in plain.schema)
-                frame = self.session.createDataFrame([], columns)
-            self.tables.put(name, frame)
+            frame = self.session.createDataFrame(plain) if table.num_rows else self.tables.empty(plain.schema)
+            self.tables.put(name, frame, keep=False)
         return self
 
     def unregister(self, name: str) -> Connection:
@@ -238,14 +239,14 @@ class Connection:
                 self.session.removeTag(self._tag)
         return self._rows
 
-    def _query(self, tree: exp.Expression) -> DataFrame:
+    def _query(self, tree: exp.Expr) -> DataFrame:
         for function in tree.find_all(exp.Table):
             if isinstance(function.this, exp.Anonymous) and function.this.name.lower() == "duckdb_tables":
                 names = ", ".join(f"('{name}')" for name in sorted(self.tables.frames)) or "('')"
-                function.replace(dialect.sqlglot.parse_one(f"SELECT * FROM VALUES {names} AS d(table_name)", read="spark").subquery("d"))
+                function.replace(dialect.parse_spark(f"(SELECT * FROM VALUES {names} AS d(table_name)) AS d"))
         return self.session.sql(dialect.spark(tree))
 
-    def _run(self, tree: exp.Expression) -> None:
+    def _run(self, tree: exp.Expr) -> None:
         if isinstance(tree, exp.Create):
             self._create(tree)
         elif isinstance(tree, exp.Insert):
@@ -268,8 +269,7 @@ class Connection:
             self.tables.put(name, self._query(tree.expression), keep=tree.kind != "VIEW")
             return
         columns = [(column.name, column.args["kind"].sql(dialect="duckdb").upper()) for column in tree.this.expressions]
-        frame = self.session.createDataFrame([], ", ".join(f"`{column}` {_TYPES[kind]}" for column, kind in columns))
-        self.tables.put(name, frame, keep=False)
+        self.tables.put(name, self.tables.empty([(column, _TYPES[kind]) for column, kind in columns]), keep=False)
 
     def _insert(self, tree: exp.Insert) -> None:
         name = _name(tree.this)
@@ -277,7 +277,7 @@ class Connection:
         given = [column.name for column in tree.this.expressions] if isinstance(tree.this, exp.Schema) else frame.columns
         source = tree.expression
         if isinstance(source, exp.Values):
-            source = dialect.sqlglot.parse_one(f"SELECT * FROM {source.sql(dialect='spark')} AS v", read="spark")
+            source = dialect.parse_spark(f"SELECT * FROM {source.sql(dialect='spark')} AS v")
         more = self._query(source).toDF(*given)
         missing = ", ".join(
             f"`{field.name}`" if field.name in given else f"CAST(NULL AS {field.dataType.simpleString()}) AS `{field.name}`"
@@ -291,7 +291,7 @@ class Connection:
         source, where = tree.args.get("from_") or tree.args.get("from"), tree.args.get("where")
         changed = {assignment.this.name: assignment.expression for assignment in tree.expressions}
         hit = exp.column(_HIT) if source is not None else (where.this if where else exp.true())
-        selected: list[exp.Expression] = []
+        selected: list[exp.Expr] = []
         for column in self.tables.frames[name].columns:
             old = exp.column(column, table=target.alias_or_name, quoted=True)
             new = exp.Case(ifs=[exp.If(this=hit.copy(), true=changed[column].copy())], default=old) if column in changed else old
@@ -311,7 +311,7 @@ class Connection:
         self.tables.put(name, self._query(exp.select("*").from_(tree.this.copy()).where(kept)))
 
 
-def _name(node: exp.Expression) -> str:
+def _name(node: exp.Expr) -> str:
     """Return the name of a table in a statement that makes or changes it."""
     found = node.this if isinstance(node, exp.Schema) else node
     return str(found.name)
