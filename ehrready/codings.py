@@ -27,9 +27,10 @@ if TYPE_CHECKING:
     from ehrready.terminology.releases import Store
 
 # Σn² and Σn·of; a row without a patient is its own cluster, so that the sums of two data sets add
-_SQUARES = "sum(CASE WHEN patient_id IS NULL THEN n ELSE n * n END), sum(CASE WHEN patient_id IS NULL THEN n ELSE n * total END)"
+SQUARES = "sum(CASE WHEN p IS NULL THEN n ELSE n * n END), sum(CASE WHEN p IS NULL THEN n ELSE n * total END)"
 
-_MONTH = "^[0-9]{4}-(0[1-9]|1[0-2])"
+#: The month of a time as yyyymm, -1 where there is none: a release is in force in a month of the calendar.
+_STRICT = "CASE WHEN regexp_matches({0}, '^[0-9]{{4}}-(0[1-9]|1[0-2])') THEN left({0}, 4)::INTEGER * 100 + substring({0}, 6, 2)::INTEGER ELSE -1 END"
 
 #: Systems told apart per concept: the bits of a BIGINT, less one for the surplus.
 _BITS = 61
@@ -39,36 +40,49 @@ HL7 = "hl7"
 
 
 def measure(con: duckdb.DuckDBPyConnection, frames: dict[str, Frame], store: Store | None = None) -> None:
-    """Fill the frames ``systems``, ``classes``, ``codes``, ``releases`` and those of ehrready.currency."""
+    """Fill the frames ``systems``, ``classes``, ``codes``, ``releases`` and those of ehrready.currency.
+
+    Texts are looked at once per distinct coding (``term``); rows are numbers: ``said`` has a row per coding, and ``per_term``
+    adds them up per patient, which is all that most frames need.
+    """
     con.execute(
-        "CREATE TEMP TABLE pair AS SELECT element, coalesce(\"system\", '') s, coalesce(code, '') c, count(*) n FROM coding GROUP BY ALL"
+        "CREATE TEMP TABLE term AS SELECT row_number() OVER (ORDER BY element, s, c, version, display) - 1 q, * FROM (SELECT element, "
+        "coalesce(\"system\", '') s, coalesce(code, '') c, coalesce(version, '') version, coalesce(display, '') display, count(*) n, "
+        "max(position) most FROM coding GROUP BY ALL);"
+        "CREATE TEMP TABLE pair AS SELECT row_number() OVER (ORDER BY element, s, c) - 1 pid, * FROM (SELECT element, s, c, sum(n)::BIGINT n FROM term GROUP BY ALL)"
     )
     _classify(con, store)
     con.execute(
-        "CREATE TEMP TABLE judged AS SELECT g.element, g.record, g.concept, CASE WHEN NOT is_absent(g.patient_id) THEN g.patient_id END AS patient_id, "
-        f"g.version, g.display, CASE WHEN regexp_matches(g.used, '{_MONTH}') THEN left(g.used, 7) ELSE '' END AS month, j.pid "
-        f"FROM ({_used(con)}) g JOIN judge j ON g.element = j.element AND coalesce(g.\"system\", '') = j.s AND coalesce(g.code, '') = j.c"
+        "CREATE OR REPLACE TEMP TABLE term AS SELECT t.q, t.version, t.display, t.most, j.* FROM term t JOIN judge j ON t.element = j.element "
+        "AND t.s = j.s AND t.c = j.c;"
+        f"CREATE TEMP TABLE said AS SELECT t.q, g.record, g.concept, CASE WHEN a.p > 0 THEN a.p END AS p, {_STRICT.format('g.used')} AS m "
+        f"FROM ({_used(con)}) g JOIN term t ON g.element = t.element AND coalesce(g.\"system\", '') = t.s AND coalesce(g.code, '') = t.c "
+        "AND coalesce(g.version, '') = t.version AND coalesce(g.display, '') = t.display LEFT JOIN person a ON g.patient_id = a.patient_id;"
+        "CREATE TEMP TABLE per_term AS SELECT q, p, count(*) n FROM said GROUP BY q, p"
     )
-    con.execute("CREATE TEMP TABLE per_pair AS SELECT element, pid, patient_id, count(*) n FROM judged GROUP BY ALL")
     con.execute(
-        "CREATE TEMP TABLE per_code AS SELECT p.element, j.key, j.code, p.patient_id, sum(p.n)::BIGINT n, sum(sum(p.n)) OVER "
-        "(PARTITION BY p.element, j.key, p.patient_id)::BIGINT total FROM per_pair p JOIN judge j USING (pid) WHERE j.code <> '' "
-        "GROUP BY p.element, j.key, j.code, p.patient_id"
+        "CREATE TEMP TABLE per_code AS SELECT j.element, j.key, j.code, s.p, sum(s.n)::BIGINT n, sum(sum(s.n)) OVER "
+        "(PARTITION BY j.element, j.key, s.p)::BIGINT total FROM per_term s JOIN term j USING (q) WHERE j.code <> '' "
+        "GROUP BY j.element, j.key, j.code, s.p"
     )
-    frames["codes"] = _rows(con, f"SELECT element, key, code, sum(n), count(patient_id), {_SQUARES} FROM per_code GROUP BY 1, 2, 3", 3)
+    frames["codes"] = _rows(con, f"SELECT element, key, code, sum(n), count(p), {SQUARES} FROM per_code GROUP BY 1, 2, 3", 3)
     con.execute(
-        "CREATE TEMP TABLE per_class AS SELECT element, key, how, cls, patient_id, sum(n)::BIGINT n, sum(sum(n)) OVER "
-        "(PARTITION BY element, patient_id)::BIGINT total FROM (SELECT p.element, p.patient_id, p.n, j.key, j.how, j.cls FROM per_pair p "
-        "JOIN judge j USING (pid)) GROUP BY element, key, how, cls, patient_id"
+        "CREATE TEMP TABLE per_class AS SELECT element, key, how, cls, p, sum(n)::BIGINT n, sum(sum(n)) OVER "
+        "(PARTITION BY element, p)::BIGINT total FROM (SELECT j.element, s.p, s.n, j.key, j.how, j.cls FROM per_term s "
+        "JOIN term j USING (q)) GROUP BY element, key, how, cls, p"
     )
-    frames["classes"] = _rows(
-        con,
-        f"SELECT element, key, how, cls, sum(n), count(patient_id), {_SQUARES} FROM per_class GROUP BY 1, 2, 3, 4",
-        4,
-    )
+    frames["classes"] = _rows(con, f"SELECT element, key, how, cls, sum(n), count(p), {SQUARES} FROM per_class GROUP BY 1, 2, 3, 4", 4)
     _systems(con, frames)
     _releases(con, frames)
     currency.measure(con, frames, store)
+
+
+def views(con: duckdb.DuckDBPyConnection) -> None:
+    """Create ``judged``, the codings with what was found of each, for rules of contracts and work-lists."""
+    con.execute(
+        "CREATE TEMP VIEW judged AS SELECT j.element, s.record, s.concept, a.patient_id, nullif(j.version, '') AS version, "
+        "nullif(j.display, '') AS display, s.m, j.pid FROM said s JOIN term j USING (q) LEFT JOIN person a ON a.p = s.p"
+    )
 
 
 def _used(con: duckdb.DuckDBPyConnection) -> str:
@@ -79,7 +93,7 @@ def _used(con: duckdb.DuckDBPyConnection) -> str:
     """
     late = "('condition.code', 'procedure.code')"
     known = con.execute(
-        'SELECT (SELECT count(*) FROM encounter WHERE coalesce("end", "at") IS NOT NULL), (SELECT count(recorded_at) FROM condition), '
+        "SELECT (SELECT count(*) FROM visit WHERE used IS NOT NULL), (SELECT count(recorded_at) FROM condition), "
         f"(SELECT count(*) FROM coding WHERE element IN {late} AND encounter_id IS NOT NULL)"
     ).fetchone()
     encounters, recorded, linked = known or (0, 0, 0)
@@ -89,10 +103,9 @@ def _used(con: duckdb.DuckDBPyConnection) -> str:
         joins += " LEFT JOIN condition c ON g.record = c.record AND g.element = 'condition.code'"
     if encounters and linked:
         dates.insert(0, "e.used")
-        joins += (
-            ' LEFT JOIN (SELECT id, max(coalesce(CASE WHEN NOT is_absent("end") THEN "end" END, "at")) used FROM encounter '
-            "WHERE id IS NOT NULL GROUP BY 1) e ON g.encounter_id = e.id"
-        )
+        joins += " LEFT JOIN visit e ON g.encounter_id = e.id"
+    if len(dates) == 1:
+        return 'SELECT g.*, g."at" AS used FROM coding g'
     return (
         f'SELECT g.*, g."at" AS used FROM coding g WHERE element NOT IN {late} UNION ALL '
         f"SELECT g.*, coalesce({', '.join(dates)}) AS used FROM coding g{joins} WHERE g.element IN {late}"
@@ -109,7 +122,7 @@ def _classify(con: duckdb.DuckDBPyConnection, store: Store | None) -> None:
     ``token`` is what the pair says about the system: its key, ``?local``, ``?unknown-uri``, ``?missing-system`` or
     ``!icd9cm`` where the content says another system than the one declared.
     """
-    pairs: list[tuple[str, str, str, int]] = con.execute("SELECT element, s, c, n FROM pair ORDER BY 1, 2, 3").fetchall()
+    pairs: list[tuple[str, str, str, int]] = con.execute("SELECT element, s, c, n FROM pair ORDER BY pid").fetchall()
     resolved = {s: systems.resolve(s or None) for s in {s for _, s, _, _ in pairs}}
     undecided: dict[tuple[str, str], list[tuple[str, int]]] = defaultdict(list)
     for element, s, c, n in pairs:
@@ -141,10 +154,7 @@ def _classify(con: duckdb.DuckDBPyConnection, store: Store | None) -> None:
     text = [strings([v.encode() for v in column]).cast(pa.large_string()) for column in out]
     pid = integers(np.arange(len(pairs)))
     con.register("_judge", pa.Table.from_arrays([pid, *text], names=["pid", "key", "how", "cls", "code", "token"]))
-    con.execute(
-        "CREATE TEMP TABLE judge AS SELECT j.*, p.element, p.s, p.c FROM _judge j JOIN "
-        "(SELECT row_number() OVER (ORDER BY element, s, c) - 1 pid, element, s, c FROM pair) p USING (pid)"
-    )
+    con.execute("CREATE TEMP TABLE judge AS SELECT j.*, p.element, p.s, p.c FROM _judge j JOIN pair p USING (pid)")
     con.unregister("_judge")
 
 
@@ -179,16 +189,19 @@ def _systems(con: duckdb.DuckDBPyConnection, frames: dict[str, Frame]) -> None:
         tokens = sorted({*tokens[:_BITS], "?unknown-uri"})
     con.execute("CREATE TEMP TABLE token_bit (token VARCHAR, bit BIGINT)")
     con.executemany("INSERT INTO token_bit VALUES (?, ?)", [(token, 1 << i) for i, token in enumerate(tokens)])
+    # where no concept has a second coding each coding is a concept, and the sums per patient serve
+    single = "SELECT element FROM term GROUP BY element HAVING max(most) = 1"
     con.execute(
-        "CREATE TEMP TABLE per_concept AS SELECT element, patient_id, bits, count(*) n FROM (SELECT g.element, g.record, g.concept, "
-        "min(g.patient_id) patient_id, bit_or(b.bit) bits FROM judged g JOIN (SELECT pid, bit FROM judge JOIN token_bit USING (token)) b "
-        "USING (pid) GROUP BY 1, 2, 3) GROUP BY 1, 2, 3"
+        "CREATE TEMP TABLE bit_of AS SELECT t.q, t.element, b.bit, s.element IS NOT NULL AS single FROM term t JOIN judge j USING (pid) "
+        f"JOIN token_bit b ON b.token = j.token LEFT JOIN ({single}) s ON s.element = t.element;"
+        "CREATE TEMP TABLE per_concept AS SELECT element, p, bits, sum(n)::BIGINT n FROM (SELECT b.element, s.p, b.bit AS bits, s.n FROM per_term s "
+        "JOIN bit_of b USING (q) WHERE b.single UNION ALL SELECT element, p, bits, count(*) n FROM (SELECT b.element, g.record, g.concept, "
+        "min(g.p) p, bit_or(b.bit) bits FROM said g JOIN bit_of b USING (q) WHERE NOT b.single GROUP BY 1, 2, 3) GROUP BY 1, 2, 3) GROUP BY 1, 2, 3"
     )
-    con.execute("CREATE TEMP TABLE concept_total AS SELECT element, patient_id, sum(n)::BIGINT total FROM per_concept GROUP BY 1, 2")
     rows = _rows(
         con,
-        f"SELECT p.element, bits, sum(n), count(p.patient_id), {_SQUARES.replace('patient_id', 'p.patient_id')} FROM per_concept p JOIN concept_total t "
-        "ON p.element = t.element AND p.patient_id IS NOT DISTINCT FROM t.patient_id GROUP BY 1, 2",
+        f"SELECT element, bits, sum(n), count(p), {SQUARES} FROM (SELECT *, sum(n) OVER (PARTITION BY element, p)::BIGINT total FROM per_concept) "
+        "GROUP BY 1, 2",
         2,
     )
     for (element, bits), values in rows.items():
@@ -199,8 +212,8 @@ def _systems(con: duckdb.DuckDBPyConnection, frames: dict[str, Frame]) -> None:
 def _releases(con: duckdb.DuckDBPyConnection, frames: dict[str, Frame]) -> None:
     """Count codings by declared release; a string that is no recognised release is ``other``, none is ``""``."""
     con.execute(
-        "CREATE TEMP TABLE declared AS SELECT g.element, j.key, coalesce(g.version, '') v, g.patient_id, count(*) n FROM judged g "
-        "JOIN judge j USING (pid) WHERE j.token NOT LIKE '?%' AND j.key <> 'hl7' GROUP BY ALL"
+        "CREATE TEMP TABLE declared AS SELECT t.q, t.element, t.key, t.version v FROM term t JOIN judge j USING (pid) "
+        "WHERE j.token NOT LIKE '?%' AND t.key <> 'hl7'"
     )
     raw: list[tuple[str, str]] = con.execute("SELECT DISTINCT key, v FROM declared ORDER BY 1, 2").fetchall()
     if not raw:
@@ -210,8 +223,8 @@ def _releases(con: duckdb.DuckDBPyConnection, frames: dict[str, Frame]) -> None:
     con.register("_release", pa.Table.from_arrays(columns, names=["key", "v", "release"]))
     frames["releases"] = _rows(
         con,
-        "SELECT d.element, d.key, r.release, sum(d.n), count(DISTINCT d.patient_id) FROM declared d JOIN _release r "
-        "ON d.key = r.key AND d.v = r.v GROUP BY 1, 2, 3",
+        "SELECT element, key, release, sum(n), count(p) FROM (SELECT d.element, d.key, r.release, s.p, sum(s.n) n FROM per_term s "
+        "JOIN declared d USING (q) JOIN _release r ON d.key = r.key AND d.v = r.v GROUP BY 1, 2, 3, 4) GROUP BY 1, 2, 3",
         3,
     )
     con.unregister("_release")

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 
+from ehrready.cells import month_text
 from ehrready.engines.duckdb import quote
 from ehrready.profile import Frame
 from ehrready.readers.blocks import integers, strings
@@ -41,20 +42,19 @@ _DAY = np.timedelta64(1, "D")
 
 
 def measure(con: duckdb.DuckDBPyConnection, frames: dict[str, Frame], store: Store | None) -> None:
-    """Fill ``quarters``, ``currency``, ``displays`` and ``tables`` from ``judged`` and ``judge`` (ehrready.codings)."""
+    """Fill ``quarters``, ``currency``, ``displays`` and ``tables`` from ``said`` and ``term`` (ehrready.codings)."""
     released = ", ".join(map(quote, RELEASED))
     con.execute(
-        "CREATE TEMP TABLE dated AS SELECT g.element, g.pid, g.patient_id, g.month, count(*) n FROM judged g JOIN judge j USING (pid) "
-        f"WHERE j.code <> '' AND j.key IN ({released}) GROUP BY ALL"
+        "CREATE TEMP TABLE dated AS SELECT j.pid, s.m, min(j.element) element, min(j.key) key, min(j.code) code FROM (SELECT DISTINCT q, m FROM said) s "
+        f"JOIN term j USING (q) WHERE j.code <> '' AND j.key IN ({released}) GROUP BY 1, 2"
     )
     rows = con.execute(
-        "SELECT DISTINCT d.element, j.key, j.code, left(d.month, 4) || '-Q' || ((right(d.month, 2)::INTEGER + 2) // 3)::VARCHAR "
-        "FROM dated d JOIN judge j USING (pid) WHERE d.month <> ''"
+        "SELECT DISTINCT element, key, code, left(m::VARCHAR, 4) || '-Q' || ((m % 100 + 2) // 3)::VARCHAR FROM dated WHERE m > 0"
     ).fetchall()
     frames["quarters"] = {tuple(row): (1,) for row in rows}
     if store is None:
         return
-    used = [row[0] for row in con.execute("SELECT DISTINCT j.key FROM dated d JOIN judge j USING (pid) ORDER BY 1").fetchall()]
+    used = [row[0] for row in con.execute("SELECT DISTINCT key FROM dated ORDER BY 1").fetchall()]
     tables = {system: table for system in used if (table := store.table(system)) is not None}
     for table in tables.values():
         for release in table.releases:
@@ -67,15 +67,20 @@ def measure(con: duckdb.DuckDBPyConnection, frames: dict[str, Frame], store: Sto
 def _currency(con: duckdb.DuckDBPyConnection, frames: dict[str, Frame], tables: dict[str, ReleaseTable]) -> None:
     """Class every (code, month) by the releases in force then; count codings and patients by class."""
     keys = ", ".join(map(quote, tables))
-    pairs = con.execute(
-        f"SELECT DISTINCT d.pid, j.key, j.code, d.month FROM dated d JOIN judge j USING (pid) WHERE j.key IN ({keys}) ORDER BY 1, 4"
-    ).fetchnumpy()
-    pid, month, key, code = _columns(pairs, "pid", "month", "key", "code")
+    pairs = con.execute(f"SELECT pid, key, code, m FROM dated WHERE key IN ({keys}) ORDER BY pid, m").fetchnumpy()
+    pid, number, key, code = _columns(pairs, "pid", "m", "key", "code")
+    month = np.array([month_text(int(m)) for m in number], dtype=np.str_)
     classes = np.full(len(pid), CLASSES.index("undated"), dtype=np.int64)
     for system, table in tables.items():
         mine = key == system
         classes[mine] = class_of(table, table.positions(code[mine]), month[mine])
-    _count(con, frames, "currency", [integers(pid), _texts(month)], ["pid", "month"], np.array(CLASSES)[classes], "dated")
+    con.register(
+        "_classed", pa.Table.from_arrays([integers(pid), integers(number), _texts(np.array(CLASSES)[classes])], names=["pid", "m", "cls"])
+    )
+    source = (
+        "SELECT j.element, j.key, c.cls, s.p, count(*) n FROM said s JOIN term j USING (q) JOIN _classed c ON c.pid = j.pid AND c.m = s.m"
+    )
+    _count(con, frames, "currency", f"{source} GROUP BY 1, 2, 3, 4")
 
 
 def class_of(table: ReleaseTable, positions: np.ndarray, months: np.ndarray) -> np.ndarray:
@@ -124,10 +129,10 @@ def _displays(con: duckdb.DuckDBPyConnection, frames: dict[str, Frame], tables: 
         return
     keys = ", ".join(map(quote, named))
     con.execute(
-        "CREATE TEMP TABLE shown AS SELECT g.element, g.pid, lower(trim(g.display)) display, g.patient_id, count(*) n FROM judged g "
-        f"JOIN judge j USING (pid) WHERE j.code <> '' AND j.key IN ({keys}) AND g.display IS NOT NULL AND trim(g.display) <> '' GROUP BY ALL"
+        "CREATE TEMP TABLE shown AS SELECT q, pid, element, key, code, lower(trim(display)) display FROM term WHERE code <> '' "
+        f"AND key IN ({keys}) AND trim(display) <> ''"
     )
-    pairs = con.execute("SELECT DISTINCT s.pid, j.key, j.code, s.display FROM shown s JOIN judge j USING (pid) ORDER BY 1, 4").fetchnumpy()
+    pairs = con.execute("SELECT DISTINCT pid, key, code, display FROM shown ORDER BY 1, 4").fetchnumpy()
     pid, key, code, display = _columns(pairs, "pid", "key", "code", "display")
     if not len(pid):
         return
@@ -138,8 +143,9 @@ def _displays(con: duckdb.DuckDBPyConnection, frames: dict[str, Frame], tables: 
             names = table.names(int(position)) if position >= 0 else ()
             if names:
                 verdict[i] = "agrees" if agrees(str(display[i]), names) else "differs"
-    columns = [integers(pid), _texts(display)]
-    _count(con, frames, "displays", columns, ["pid", "display"], verdict, "shown")
+    con.register("_classed", pa.Table.from_arrays([integers(pid), _texts(display), _texts(verdict)], names=["pid", "display", "cls"]))
+    source = "SELECT d.element, d.key, c.cls, s.p, sum(s.n)::BIGINT n FROM per_term s JOIN shown d USING (q) JOIN _classed c ON c.pid = d.pid AND c.display = d.display"
+    _count(con, frames, "displays", f"{source} GROUP BY 1, 2, 3, 4")
 
 
 _WORD = re.compile(r"[a-z0-9]+")
@@ -168,34 +174,20 @@ def _stems(text: str) -> frozenset[str]:
 
 def _columns(pairs: Mapping[str, Any], *names: str) -> list[np.ndarray]:
     """Return columns of a query's result as plain arrays: numbers as int64, all else as text."""
-    return [np.asarray(pairs[name], dtype=np.int64 if name == "pid" else np.str_) for name in names]
+    return [np.asarray(pairs[name], dtype=np.int64 if name in {"pid", "m"} else np.str_) for name in names]
 
 
 def _texts(values: np.ndarray) -> pa.Array:
     return strings([str(value).encode() for value in values]).cast(pa.large_string())
 
 
-def _count(
-    con: duckdb.DuckDBPyConnection,
-    frames: dict[str, Frame],
-    frame: str,
-    columns: list[Any],
-    names: list[str],
-    classes: np.ndarray,
-    source: str,
-) -> None:
-    """Count ``source`` by the class of its pair: n, patients, Σn², Σn·of per element and system."""
-    con.register("_classed", pa.Table.from_arrays([*columns, _texts(classes)], names=[*names, "cls"]))
-    con.execute(
-        f"CREATE OR REPLACE TEMP TABLE per_cls AS SELECT s.element, j.key, c.cls, s.patient_id, sum(s.n)::BIGINT n, "
-        f"sum(sum(s.n)) OVER (PARTITION BY s.element, j.key, s.patient_id)::BIGINT total FROM {source} s JOIN judge j USING (pid) "
-        f"JOIN _classed c USING ({', '.join(names)}) GROUP BY s.element, j.key, c.cls, s.patient_id"
-    )
+def _count(con: duckdb.DuckDBPyConnection, frames: dict[str, Frame], frame: str, source: str) -> None:
+    """Count ``source`` (element, key, cls, p, n) by class: n, patients, Σn², Σn·of per element and system."""
+    rows = con.execute(
+        "SELECT element, key, cls, sum(n), count(p), sum(CASE WHEN p IS NULL THEN n ELSE n * n END), sum(CASE WHEN p IS NULL THEN n ELSE n * total END) "
+        f"FROM (SELECT *, sum(n) OVER (PARTITION BY element, key, p)::BIGINT total FROM ({source})) GROUP BY 1, 2, 3"
+    ).fetchall()
     # what is wrong, for the records that have several defects (ehrready.overlaps)
     con.execute(f"CREATE TEMP TABLE {frame}_class AS SELECT * FROM _classed WHERE cls IN ({', '.join(map(quote, DEFECTS))})")
     con.unregister("_classed")
-    rows = con.execute(
-        "SELECT element, key, cls, sum(n), count(patient_id), sum(CASE WHEN patient_id IS NULL THEN n ELSE n * n END), "
-        "sum(CASE WHEN patient_id IS NULL THEN n ELSE n * total END) FROM per_cls GROUP BY 1, 2, 3"
-    ).fetchall()
     frames[frame] = {tuple(map(str, row[:3])): tuple(map(int, row[3:])) for row in rows}

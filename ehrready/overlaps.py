@@ -8,11 +8,10 @@ frames count at all; the integers add like all others, since a pair that never o
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from ehrready import currency, relations
+from ehrready import cells, currency
 from ehrready.engines.duckdb import quote
 from ehrready.histograms import PARSES
 from ehrready.profile import Frame
@@ -43,18 +42,10 @@ def union(element: str, defects: tuple[str, ...]) -> str:
     return name(element, "|".join(defects))
 
 
-@dataclass(frozen=True, slots=True)
-class StateSql:
-    """How ehrready.measure tells the state of an element: of scalars by table (element to SQL), of concepts."""
-
-    scalars: Callable[[str], dict[str, str]]
-    concept: str
-
-
-def measure(con: duckdb.DuckDBPyConnection, frames: dict[str, Frame], states: StateSql) -> None:
+def measure(con: duckdb.DuckDBPyConnection, frames: dict[str, Frame]) -> None:
     """Fill ``overlaps``; the last measure, since the others say which defects there are."""
     tables: dict[str, dict[str, str]] = defaultdict(dict)
-    for rows in (_states(frames, states), _codings(frames), _values(frames), _relations(frames)):
+    for rows in (_states(frames), _codings(frames), _values(frames), _relations(frames)):
         for condition, sql in rows:
             tables[table_of(condition)][condition] = sql
     for table in sorted(tables):
@@ -94,19 +85,21 @@ def _pairs(table: str, sets: list[tuple[list[str], int]]) -> Frame:
 Rows = Iterator[tuple[str, str]]
 
 
-def _states(frames: dict[str, Frame], states: StateSql) -> Rows:
+def _states(frames: dict[str, Frame]) -> Rows:
     """Yield the states in which an element is absent."""
-    scalars: dict[str, dict[str, str]] = {}
     for (element, grouping, _, state), (n, *_) in frames["states"].items():
-        table = table_of(element)
         if grouping != "all" or state not in LACKING or not n:
             continue
-        sql = scalars.setdefault(table, states.scalars(table)).get(element)
-        if sql:
-            yield name(element, state), f'SELECT record FROM "{table}" WHERE excluded IS NULL AND ({sql}) = {quote(state)}'
-        elif element in CODED:
-            which = f"element = {quote(element)} AND ordinal = 1 AND ({states.concept}) = {quote(state)}"
-            yield name(element, state), f"SELECT record FROM concept WHERE {which}"
+        if element in CODED:
+            yield (
+                name(element, state),
+                f"SELECT record FROM concept t WHERE element = {quote(element)} AND ordinal = 1 AND {cells.state_test(element, state)}",
+            )
+        else:
+            yield (
+                name(element, state),
+                f'SELECT record FROM "{table_of(element)}" t WHERE excluded IS NULL AND {cells.state_test(element, state)}',
+            )
 
 
 def _codings(frames: dict[str, Frame]) -> Rows:
@@ -114,7 +107,7 @@ def _codings(frames: dict[str, Frame]) -> Rows:
     for element, cls in sorted({(key[0], key[3]) for key in frames["classes"] if key[3] in _CLASSES}):
         yield (
             name(element, f"code-{cls}"),
-            f"SELECT record FROM judged JOIN judge USING (pid) WHERE judged.element = {quote(element)} AND cls = {quote(cls)} "
+            f"SELECT record FROM said JOIN term USING (q) WHERE element = {quote(element)} AND cls = {quote(cls)} "
             f"AND ({quote(cls)} IN ('free-text', 'null-token') OR how NOT IN ('local', 'unknown-uri'))",
         )
     tokens: dict[str, set[str]] = defaultdict(set)
@@ -125,23 +118,22 @@ def _codings(frames: dict[str, Frame]) -> Rows:
         elif all(token[0] == "?" for token in names):
             tokens[element].add(next(defect for defect in (*_TOKENS, "") if not defect or f"?{defect}" in names))
     for element, defects in sorted(tokens.items()):
-        has = ", ".join(f"max(CASE WHEN token = '?{t}' THEN 1 ELSE 0 END) AS has{i}" for i, t in enumerate(_TOKENS))
+        has = ", ".join(f"max(CASE WHEN judge.token = '?{t}' THEN 1 ELSE 0 END) AS has{i}" for i, t in enumerate(_TOKENS))
         each = (
-            "SELECT record, max(CASE WHEN starts_with(token, '!') THEN 2 WHEN starts_with(token, '?') THEN 0 ELSE 1 END) AS known, "
-            f"{has} FROM judged JOIN judge USING (pid) WHERE judged.element = {quote(element)} GROUP BY record, concept"
+            "SELECT record, max(CASE WHEN starts_with(judge.token, '!') THEN 2 WHEN starts_with(judge.token, '?') THEN 0 ELSE 1 END) AS known, "
+            f"{has} FROM said JOIN term USING (q) JOIN judge USING (pid) WHERE term.element = {quote(element)} GROUP BY record, concept"
         )
         for defect in sorted(defects - {""}):
             i = _TOKENS.index(defect) if defect in _TOKENS else 0
             which = "known = 2" if defect == "swapped" else " AND ".join(["known = 0", *(f"has{j} = 0" for j in range(i)), f"has{i} = 1"])
             yield name(element, f"system-{defect}"), f"SELECT record FROM ({each}) WHERE {which}"
-    for frame, key, shown in (("currency", "month", "month"), ("displays", "display", "lower(trim(display))")):
+    for frame, seen in (("currency", "c.m = said.m"), ("displays", "c.display = lower(trim(term.display))")):
         for element, system, cls in sorted(frames[frame]):
             if cls in currency.DEFECTS:
                 yield (
                     name(element, cls, system),
-                    f"SELECT record FROM (SELECT record, element, pid, {shown} AS seen FROM judged) g JOIN judge USING (pid) "
-                    f"JOIN {frame}_class c ON g.pid = c.pid AND g.seen = c.{key} "
-                    f"WHERE g.element = {quote(element)} AND judge.key = {quote(system)} AND c.cls = {quote(cls)}",
+                    f"SELECT record FROM said JOIN term USING (q) JOIN {frame}_class c ON term.pid = c.pid AND {seen} "
+                    f"WHERE term.element = {quote(element)} AND term.key = {quote(system)} AND c.cls = {quote(cls)}",
                 )
 
 
@@ -168,14 +160,16 @@ def _relations(frames: dict[str, Frame]) -> Rows:
         if not values[0]:
             continue
         if column == "at" and kind != "midnight-only":
-            universe, test = relations.time_defects(table)[kind]
-            source = f'SELECT * FROM "{table}" LEFT JOIN lifetime USING (patient_id) WHERE excluded IS NULL'
-            yield name(element, kind), f"SELECT record FROM ({source}) WHERE ({universe}) AND ({test})"
+            universe, test = cells.time_defects(table)[kind]
+            source = f'"{table}" t LEFT JOIN person a ON t.patient_id = a.patient_id'
+            yield name(element, kind), f"SELECT record FROM {source} WHERE t.excluded IS NULL AND ({universe}) AND ({test})"
         elif kind == "unresolved":
-            known = ("known_patient", "known") if column == "patient_id" else ("known_visit", "visit")
-            source = f'SELECT record, {column} AS target FROM "{table}" WHERE excluded IS NULL'
+            target = f"t.{column}"
+            known = (
+                "person k ON t.patient_id = k.patient_id AND k.exported" if column == "patient_id" else "visit k ON t.encounter_id = k.id"
+            )
+            missing = "k.patient_id IS NULL" if column == "patient_id" else "k.id IS NULL"
             yield (
                 name(element, kind),
-                f"SELECT record FROM ({source}) LEFT JOIN {known[0]} ON target = {known[1]} "
-                f"WHERE {relations.REAL.format('target')} AND {known[1]} IS NULL",
+                f'SELECT record FROM "{table}" t LEFT JOIN {known} WHERE t.excluded IS NULL AND {cells.REAL.format(target)} AND {missing}',
             )

@@ -42,16 +42,16 @@ def measure(con: duckdb.DuckDBPyConnection, frames: dict[str, Frame]) -> None:
     _cells(con)
     frames["value_kinds"] = _rows(
         con,
-        "SELECT coalesce(c.key, 'other'), coalesce(c.code, ''), k.kind, sum(k.n), count(k.patient_id) FROM kind_cell k LEFT JOIN best_code c "
+        "SELECT coalesce(c.key, 'other'), coalesce(c.code, ''), k.kind, sum(k.n), count(k.p) FROM kind_cell k LEFT JOIN best_code c "
         "USING (r) GROUP BY 1, 2, 3",
         3,
     )
     frames["units"] = _rows(
         con,
-        "SELECT 'observation.unit', coalesce(c.key, 'other'), coalesce(c.code, ''), shown, sum(n), count(patient_id), "
-        "sum(CASE WHEN patient_id IS NULL THEN n ELSE n * n END), sum(CASE WHEN patient_id IS NULL THEN n ELSE n * total END) FROM "
-        "(SELECT r, shown, patient_id, sum(n)::BIGINT n, sum(sum(n)) OVER (PARTITION BY patient_id)::BIGINT total FROM number_cell "
-        "GROUP BY r, shown, patient_id) LEFT JOIN best_code c USING (r) GROUP BY 1, 2, 3, 4",
+        "SELECT 'observation.unit', coalesce(c.key, 'other'), coalesce(c.code, ''), shown, sum(n), count(p), "
+        "sum(CASE WHEN p IS NULL THEN n ELSE n * n END), sum(CASE WHEN p IS NULL THEN n ELSE n * total END) FROM "
+        "(SELECT r, shown, p, sum(n)::BIGINT n, sum(sum(n)) OVER (PARTITION BY p)::BIGINT total FROM number_cell "
+        "GROUP BY r, shown, p) LEFT JOIN best_code c USING (r) GROUP BY 1, 2, 3, 4",
         4,
     )
     _histograms(con, frames)
@@ -85,10 +85,9 @@ def _read(con: duckdb.DuckDBPyConnection) -> None:
     con.execute(
         "CREATE TEMP TABLE best_code AS SELECT pid, key, code, dense_rank() OVER (ORDER BY CASE key WHEN 'loinc' THEN 0 WHEN 'snomed' THEN 1 "
         "ELSE 2 END, key, code)::INTEGER r FROM judge WHERE element = 'observation.code' AND code <> '';"
-        "CREATE TEMP TABLE code_of AS SELECT g.record, min(b.r) r FROM judged g JOIN best_code b USING (pid) GROUP BY 1;"
-        "CREATE OR REPLACE TEMP TABLE best_code AS SELECT DISTINCT r, key, code FROM best_code;"
-        "CREATE TEMP TABLE person AS SELECT patient_id, row_number() OVER ()::INTEGER p FROM (SELECT DISTINCT patient_id FROM observation "
-        "WHERE patient_id IS NOT NULL AND NOT is_absent(patient_id))"
+        "CREATE TEMP TABLE code_of AS SELECT g.record, min(b.r) r FROM said g JOIN (SELECT t.q, b.r FROM term t JOIN best_code b USING (pid)) b "
+        "USING (q) GROUP BY 1;"
+        "CREATE OR REPLACE TEMP TABLE best_code AS SELECT DISTINCT r, key, code FROM best_code"
     )
     # the columns that are needed, with the text that may hide a number; a word behind a number counts when it is a unit
     con.execute(
@@ -102,7 +101,7 @@ def _read(con: duckdb.DuckDBPyConnection) -> None:
         con.executemany("INSERT INTO unit_tail VALUES (?)", known)
     sentinel = " ".join(f"WHEN {value} THEN 'number={value:.9g}'" for value in SENTINELS)
     con.execute(
-        "CREATE TEMP TABLE reading AS SELECT record, coalesce(r, 0) r, p AS patient_id, clock, u, "
+        "CREATE TEMP TABLE reading AS SELECT record, coalesce(r, 0) r, CASE WHEN p > 0 THEN p END AS p, clock, u, "
         f"CASE WHEN kind = 'number' THEN CASE v {sentinel} ELSE kind END WHEN ends_with(kind, ':number-with-unit') "
         f"AND {tail} NOT IN (SELECT tail FROM unit_tail) THEN split_part(kind, ':', 1) || ':words' ELSE kind END kind, "
         "kind IN ('number', 'comparator') is_number, CASE WHEN kind = 'number' THEN v END v FROM (SELECT record, patient_id, "
@@ -142,12 +141,12 @@ def _judge(con: duckdb.DuckDBPyConnection) -> None:
 def _cells(con: duckdb.DuckDBPyConnection) -> None:
     """Add up per patient: ``kind_cell`` (code, kind) and ``number_cell`` (code, unit, sign, bucket, outside the limits)."""
     con.execute(
-        "CREATE TEMP TABLE kind_cell AS SELECT r, kind || CASE WHEN v < low OR v > high THEN '!' ELSE '' END kind, patient_id, count(*) n FROM "
+        "CREATE TEMP TABLE kind_cell AS SELECT r, kind || CASE WHEN v < low OR v > high THEN '!' ELSE '' END kind, p, count(*) n FROM "
         "(SELECT coalesce(u, '') u, * EXCLUDE (u) FROM reading) LEFT JOIN unit_pair USING (r, u) GROUP BY ALL;"
         "CREATE TEMP TABLE number_cell AS SELECT r, shown, canonical, cls, low IS NOT NULL AND v IS NOT NULL AS judged, "
         "CASE WHEN v < low OR v > high THEN CASE WHEN kind = 'number' THEN 'implausible' ELSE 'sentinel' END END outside, "
         f"CASE WHEN v = 0 THEN 0 WHEN v < 0 THEN -1 WHEN v > 0 THEN 1 END sign, CASE WHEN v <> 0 THEN ceil(ln(abs(v)) / ln({GAMMA}))::INTEGER "
-        "END b, patient_id, count(*) n FROM (SELECT coalesce(u, '') u, * EXCLUDE (u) FROM reading WHERE is_number) JOIN unit_pair USING (r, u) GROUP BY ALL"
+        "END b, p, count(*) n FROM (SELECT coalesce(u, '') u, * EXCLUDE (u) FROM reading WHERE is_number) JOIN unit_pair USING (r, u) GROUP BY ALL"
     )
 
 
@@ -157,7 +156,7 @@ def _histograms(con: duckdb.DuckDBPyConnection, frames: dict[str, Frame]) -> Non
         frames["values"] |= _rows(
             con,
             f"SELECT coalesce(c.key, 'other'), coalesce(c.code, ''), canonical, CASE sign WHEN 0 THEN '{prefix}zero' WHEN -1 THEN 'neg:{prefix}' || b "
-            f"ELSE '{prefix}' || b END, sum(n), count(patient_id) FROM (SELECT r, canonical, sign, ceil(b / {step}.0)::INTEGER b, patient_id, "
+            f"ELSE '{prefix}' || b END, sum(n), count(p) FROM (SELECT r, canonical, sign, ceil(b / {step}.0)::INTEGER b, p, "
             "sum(n) n FROM number_cell WHERE sign IS NOT NULL AND r > 0 GROUP BY ALL) LEFT JOIN best_code c USING (r) GROUP BY 1, 2, 3, 4",
             4,
         )
@@ -168,7 +167,7 @@ def _relations(con: duckdb.DuckDBPyConnection, frame: Frame) -> None:
 
     def add(element: str, table: str, universe: str, defects: dict[str, str]) -> None:
         parts = ", ".join(
-            f"coalesce(sum(n) FILTER (WHERE {test}), 0), count(DISTINCT patient_id) FILTER (WHERE {test})" for test in defects.values()
+            f"coalesce(sum(n) FILTER (WHERE {test}), 0), count(DISTINCT p) FILTER (WHERE {test})" for test in defects.values()
         )
         row = con.execute(f"SELECT coalesce(sum(n), 0), {parts} FROM {table} WHERE {universe}").fetchone() or ()
         for i, kind in enumerate(defects):

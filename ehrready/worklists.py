@@ -50,7 +50,7 @@ def collect(con: duckdb.DuckDBPyConnection, training: Profile | None) -> dict[st
         "bad-units.csv": (
             ("system", "code", "unit", "problem", "results", "patients"),
             con.execute(
-                "SELECT coalesce(c.key, ''), coalesce(c.code, ''), u, cls, count(*) n, count(DISTINCT r.patient_id) FROM "
+                "SELECT coalesce(c.key, ''), coalesce(c.code, ''), u, cls, count(*) n, count(DISTINCT r.p) FROM "
                 "(SELECT coalesce(u, '') u, * EXCLUDE (u) FROM reading WHERE is_number) r JOIN unit_pair p USING (r, u) LEFT JOIN best_code c USING (r) "
                 "WHERE cls <> '' GROUP BY 1, 2, 3, 4 ORDER BY n DESC, 1, 2, 3, 4"
             ).fetchall()

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ehrready.cells import ELIGIBLE
 from ehrready.engines.duckdb import quote
-from ehrready.measure import ELIGIBLE
 from ehrready.tables import ALL, CODED, TABLES
 
 if TYPE_CHECKING:

@@ -1,0 +1,276 @@
+"""Cells: records counted by patient, month, place and state; everything that groups records is added up from them.
+
+A record's states and flags are the digits of one integer (``combo``), so that a table is scanned once, whatever the number
+of its elements; the scan joins one row per patient (``person``) and one per encounter (``visit``), which hold all that
+a record is compared with: the site, the patient's lifetime, whether the target of a reference was exported.
+Patients are numbered: ``p`` is positive, negative for the mark of a stated absence, NULL where none is stated.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ehrready.engines.duckdb import quote
+from ehrready.tables import ABSENT, CODED, SCALARS, TABLES, table_of
+
+if TYPE_CHECKING:
+    import duckdb
+
+# States of an element in a record: present (scalars) or coded, text-only, null-token, missing, absent-with-reason and
+# masked.  missing and null-token are defects; masked is in no denominator.  The place in the list is the digit; 0 is: does not apply.
+STATES = ("", "present", "missing", "masked", "absent-with-reason", "null-token", "text-only", "coded")
+_DIGIT = {state: digit for digit, state in enumerate(STATES)}
+_MASKED, _UNKNOWN = quote(ABSENT + "masked"), "('unknown', 'unk')"
+
+#: Rows of a table to which an element applies, where that is not every row.
+ELIGIBLE: dict[str, str] = {
+    # a result that is not final has no value yet (FHIR ObservationStatus, HL7 table 0085)
+    "observation.value": "(status IS NULL OR status IN ('final', 'amended', 'corrected', 'appended'))",
+    "observation.unit": "value_kind = 'number'",
+    "encounter.end": "(status IS NULL OR status IN ('finished', 'completed', 'discharged'))",
+}
+
+#: Tables whose ``at`` is the time of care: what happens long after death is an error there (a report or a bill is not).
+CARE = ("encounter", "observation", "medication", "procedure", "immunization")
+DATED = (*CARE, "condition", "report", "document")
+ENDED = ("encounter", "condition", "medication", "procedure")
+
+#: Bits of a combo, from the lowest: a record that counts, one kept out, then universes and defects (ehrready.relations).
+FLAGS = (
+    "record", "excluded", "clocked", "midnight", "born", "before-birth", "died", "after-death", "ended", "end-before-start",
+    "patient", "patient-unresolved", "visit", "visit-unresolved", "visit-of", "visit-of-another",
+)  # fmt: skip
+_BIT = {flag: bit for bit, flag in enumerate(FLAGS)}
+
+NUMBER = {table: number for number, table in enumerate(TABLES)}
+
+# a partial date stands for every day in it: hi is its last one, lo its first
+_HI = "CASE length({0}) WHEN 4 THEN {0} || '-12-31' WHEN 7 THEN {0} || '-31' ELSE left({0}, 10) END"
+_LO = "CASE length({0}) WHEN 4 THEN {0} || '-01-01' WHEN 7 THEN {0} || '-01' ELSE left({0}, 10) END"
+_IS_DATE = "({0} BETWEEN '1000' AND '9999:' AND (length({0}) IN (4, 7) OR length({0}) >= 10))"
+
+#: References that point at a record: contained and conditional ones point at nothing that is exported.
+REAL = "{0} IS NOT NULL AND NOT is_absent({0}) AND NOT starts_with({0}, '#') AND NOT contains({0}, '?')"
+
+#: A month as yyyymm; -yyyy for what says a year of the last or this century and no month; -1 for anything else.
+MONTH = (
+    "CASE WHEN regexp_matches({0}, '^[0-9]{{4}}-[0-9]{{2}}') THEN left({0}, 4)::INTEGER * 100 + substring({0}, 6, 2)::INTEGER "
+    "WHEN regexp_matches({0}, '^(19|20)[0-9][0-9]') THEN -(left({0}, 4)::INTEGER) ELSE -1 END"
+)
+
+
+def month_text(month: int) -> str:
+    """Return ``YYYY-MM`` of a month's number, ``""`` of none."""
+    return f"{month // 100:04d}-{month % 100:02d}" if month >= 0 else ""
+
+
+def elements_of(table: str) -> list[str]:
+    """Return the elements of a table whose states are measured, in the order of their digits."""
+    scalars = [element for element, (t, _) in SCALARS.items() if t == table]
+    derived = ["observation.value", "observation.unit"] if table == "observation" else []
+    return [*scalars, *derived, *(element for element in CODED if table_of(element) == table)]
+
+
+def shift(element: str) -> int:
+    """Return the lowest bit of an element's digit."""
+    return len(FLAGS) + 3 * elements_of(table_of(element)).index(element)
+
+
+def has(flag: str) -> str:
+    """Return the SQL of whether a combo has a flag."""
+    return f"((combo >> {_BIT[flag]}) & 1) = 1"
+
+
+def is_state(element: str, state: str) -> str:
+    """Return the SQL of whether a combo has an element in a state; ``*`` is any."""
+    digit = f"((combo >> {shift(element)}) & 7)"
+    return f"{digit} > 0" if state == "*" else f"{digit} = {_DIGIT[state]}"
+
+
+def state_of(element: str, combo: int) -> str:
+    """Return the state of an element in a combo, ``""`` where it does not apply."""
+    return STATES[combo >> shift(element) & 7]
+
+
+def build(con: duckdb.DuckDBPyConnection) -> list[str]:
+    """Make ``person``, ``visit``, ``place`` and ``cell``; returns the tables that have a row."""
+    filled = [table for table in TABLES if con.execute(f'SELECT 1 FROM "{table}" LIMIT 1').fetchone()]
+    _people(con, filled)
+    _visits(con)
+    known = _places(con, filled)
+    several = bool(con.execute("SELECT 1 FROM visit WHERE patients > 2 LIMIT 1").fetchone())
+    if several:
+        con.execute(
+            "CREATE TEMP TABLE known_pair AS SELECT DISTINCT id AS pair_visit, patient_id AS pair_patient FROM encounter "
+            "WHERE id IS NOT NULL AND patient_id IS NOT NULL"
+        )
+    con.execute("CREATE TEMP TABLE cell (t INTEGER, p BIGINT, place INTEGER, m INTEGER, combo BIGINT, n BIGINT)")
+    for table in filled:
+        _records(con, table, known, several)
+    _concepts(con, known)
+    return filled
+
+
+def _people(con: duckdb.DuckDBPyConnection, filled: list[str]) -> None:
+    """Create ``person``: per patient id its number, birth and death as days, site, and whether a patient record has it."""
+
+    def day(column: str, bound: str) -> str:
+        return f"CASE WHEN {_IS_DATE.format(column)} THEN try_cast({bound.format(column)} AS DATE) END"
+
+    said = " UNION ALL ".join(f'SELECT patient_id FROM "{table}"' for table in [*filled, "concept", "coding"])
+    con.execute(
+        f"CREATE TEMP TABLE lifetime AS SELECT patient_id, strftime(min({day('birth_date', _LO)}) - 1, '%Y-%m-%d') born, "
+        # a month's last day may not exist: the 28th and three days more is never earlier
+        f"strftime(max({day('death_date', _HI.replace('-31', '-28'))}) + 33, '%Y-%m-%d') died FROM patient WHERE excluded IS NULL "
+        "AND patient_id IS NOT NULL AND NOT is_absent(patient_id) GROUP BY 1;"
+        f"CREATE TEMP TABLE person AS SELECT i.patient_id, CASE WHEN is_absent(i.patient_id) THEN -i.number ELSE i.number END p, l.born, l.died, "
+        "k.site, k.patient_id IS NOT NULL AS exported FROM (SELECT patient_id, row_number() OVER (ORDER BY patient_id) number FROM "
+        f"(SELECT DISTINCT patient_id FROM ({said}) WHERE patient_id IS NOT NULL)) i LEFT JOIN lifetime l ON i.patient_id = l.patient_id "
+        "LEFT JOIN (SELECT patient_id, min(site) site FROM patient WHERE patient_id IS NOT NULL GROUP BY 1) k ON i.patient_id = k.patient_id"
+    )
+
+
+def _visits(con: duckdb.DuckDBPyConnection) -> None:
+    """Create ``visit``: per encounter id its site, its patients, and when its codes were chosen."""
+    con.execute(
+        "CREATE TEMP TABLE visit AS SELECT id, min(site) site, min(patient_id) lowest, max(patient_id) highest, count(DISTINCT patient_id) patients, "
+        'max(coalesce(CASE WHEN NOT is_absent("end") THEN "end" END, "at")) used FROM encounter WHERE id IS NOT NULL GROUP BY 1'
+    )
+
+
+def _places(con: duckdb.DuckDBPyConnection, filled: list[str]) -> bool:
+    """Create ``place``, the number of each site; returns whether there is any (else no join is needed).
+
+    A single site needs the joins, too, since profiles of several hospitals must add up.
+    """
+    said = " UNION ALL ".join(f'SELECT site FROM "{table}"' for table in [*filled, "concept"])
+    con.execute(
+        "CREATE TEMP TABLE place AS SELECT site, (row_number() OVER (ORDER BY site))::INTEGER AS place FROM "
+        f"(SELECT DISTINCT site FROM ({said}) WHERE site IS NOT NULL)"
+    )
+    # only what an encounter, a patient or a concept says makes the others be asked
+    asked = "SELECT site FROM visit UNION ALL SELECT site FROM person UNION ALL SELECT site FROM concept"
+    return bool(con.execute(f"SELECT 1 FROM ({asked}) WHERE site IS NOT NULL LIMIT 1").fetchone())
+
+
+def _joined(key: str, known: bool) -> tuple[str, str]:
+    """Return the SQL of a row's place and the joins that every scan makes."""
+    joins = f" LEFT JOIN person a ON t.patient_id = a.patient_id LEFT JOIN visit v ON t.{key} = v.id"
+    if known:
+        joins += " LEFT JOIN place s ON s.site = coalesce(t.site, v.site, a.site)"
+    return ("s.place" if known else "NULL::INTEGER"), joins
+
+
+def _records(con: duckdb.DuckDBPyConnection, table: str, known: bool, several: bool) -> None:
+    """Count the records of a table into ``cell``."""
+    key = {"patient": "patient_id", "encounter": "id"}.get(table, "encounter_id")
+    place, joins = _joined(key, known)
+    if several:
+        joins += " LEFT JOIN known_pair k ON t.encounter_id = k.pair_visit AND t.patient_id = k.pair_patient"
+    parts = [f"{digit} * {1 << shift(element)}" for element, digit in _digits(table).items()]
+    parts += [f"(CASE WHEN {test} THEN {1 << _BIT[flag]} ELSE 0 END)" for flag, test in _flags(table, several).items()]
+    con.execute(
+        f"INSERT INTO cell SELECT {NUMBER[table]}, p, place, m, combo, count(*) FROM (SELECT a.p, {place} AS place, {MONTH.format('t.at')} AS m, "
+        f'CASE WHEN t.excluded IS NOT NULL THEN 2 ELSE 1 + {" + ".join(parts)} END AS combo FROM "{table}" t{joins}) GROUP BY p, place, m, combo'
+    )
+
+
+def _digits(table: str) -> dict[str, str]:
+    """Return element to the SQL of its state's digit, 0 where it does not apply."""
+    cases = {element: _scalar(f't."{column}"') for element, (t, column) in SCALARS.items() if t == table}
+    if table == "observation":
+        cases["observation.value"] = (
+            f"CASE WHEN value_kind = 'text' AND null_token(value_text) THEN {_DIGIT['null-token']} WHEN value_kind IS NOT NULL THEN "
+            f"{_DIGIT['present']} WHEN absent_reason = 'masked' THEN {_DIGIT['masked']} WHEN absent_reason IS NOT NULL THEN "
+            f"{_DIGIT['absent-with-reason']} ELSE {_DIGIT['missing']} END"
+        )
+        cases["observation.unit"] = (
+            f"CASE WHEN coalesce(unit, unit_code) IS NULL THEN {_DIGIT['missing']} WHEN null_token(coalesce(unit, unit_code)) "
+            f"THEN {_DIGIT['null-token']} ELSE {_DIGIT['present']} END"
+        )
+    return {
+        element: f"(CASE WHEN {ELIGIBLE[element]} THEN {sql} ELSE 0 END)" if element in ELIGIBLE else f"({sql})"
+        for element, sql in cases.items()
+    }
+
+
+def _scalar(column: str) -> str:
+    return (
+        f"CASE WHEN {column} IS NULL THEN {_DIGIT['missing']} WHEN {column} = {_MASKED} THEN {_DIGIT['masked']} WHEN is_absent({column}) "
+        f"OR lower({column}) IN {_UNKNOWN} THEN {_DIGIT['absent-with-reason']} WHEN null_token({column}) THEN {_DIGIT['null-token']} "
+        f"ELSE {_DIGIT['present']} END"
+    )
+
+
+def _flags(table: str, several: bool) -> dict[str, str]:
+    """Return flag to the SQL of its test: times against birth (a day of grace for time zones), death (30 days) and end; references."""
+    tests: dict[str, str] = {}
+    for kind, (universe, test) in time_defects(table).items():
+        base, flag = _TIMES[kind]
+        tests[base] = universe
+        tests[flag] = f"({universe}) AND {test}"
+    if table != "patient":
+        patient, visit = REAL.format("t.patient_id"), REAL.format("t.encounter_id")
+        tests["patient"] = patient
+        tests["patient-unresolved"] = f"{patient} AND NOT coalesce(a.exported, false)"
+        if table != "encounter":
+            tests["visit"] = visit
+            tests["visit-unresolved"] = f"{visit} AND v.id IS NULL"
+            tests["visit-of"] = f"v.lowest IS NOT NULL AND {patient}"
+            other = "k.pair_visit IS NULL" if several else "t.patient_id <> v.lowest AND t.patient_id <> v.highest"
+            tests["visit-of-another"] = f"v.lowest IS NOT NULL AND {patient} AND {other}"
+    return tests
+
+
+def time_defects(table: str) -> dict[str, tuple[str, str]]:
+    """Return the defects of a table's times: kind to (SQL of where it applies, SQL of the defect), over table ``t`` and person ``a``.
+
+    Times are held against birth (a day of grace for time zones), death (30 days) and end.
+    """
+    defects: dict[str, tuple[str, str]] = {}
+    at, end = 't."at"', 't."end"'
+    dated, hi, lo = _IS_DATE.format(at), _HI.format(at), _LO.format(at)
+    if table in DATED:
+        defects["before-birth"] = (f"{dated} AND a.born IS NOT NULL", f"{hi} < a.born")
+        defects["midnight-only"] = (f"length({at}) >= 16", f"substring({at}, 12, 5) = '00:00' AND substring({at}, 18, 2) IN ('', '00')")
+    if table in CARE:
+        defects["after-death"] = (f"{dated} AND a.died IS NOT NULL", f"{lo} > a.died")
+    if table in ENDED:
+        both = f"{dated} AND {_IS_DATE.format(end)}" + (f" AND {at} IS DISTINCT FROM t.recorded_at" if table == "condition" else "")
+        common = f"least(length({at}), length({end}))"
+        defects["end-before-start"] = (both, f"left({end}, {common}) < left({at}, {common})")
+    return defects
+
+
+#: Defect of a time to the flags of where it applies and of the defect.
+_TIMES = {"before-birth": ("born", "before-birth"), "midnight-only": ("clocked", "midnight"), "after-death": ("died", "after-death"),
+          "end-before-start": ("ended", "end-before-start")}  # fmt: skip
+
+
+def concept_digit() -> str:
+    """Return the SQL of the digit of a row of ``concept`` (``t``)."""
+    return (
+        f"CASE WHEN t.n_codings > 0 THEN {_DIGIT['coded']} WHEN t.absent_reason = 'masked' THEN {_DIGIT['masked']} WHEN t.absent_reason IS NOT NULL "
+        f'AND (t."text" IS NULL OR null_token(t."text")) THEN {_DIGIT["absent-with-reason"]} WHEN null_token(t."text") THEN {_DIGIT["null-token"]} '
+        f'WHEN t."text" IS NOT NULL THEN {_DIGIT["text-only"]} WHEN t.absent_reason IS NOT NULL THEN {_DIGIT["absent-with-reason"]} '
+        f"ELSE {_DIGIT['missing']} END"
+    )
+
+
+def state_test(element: str, state: str) -> str:
+    """Return the SQL of whether a record (``t`` is its table, or ``concept`` for a coded element) is in a state."""
+    table = table_of(element)
+    digit = concept_digit() if element in CODED else _digits(table)[element]
+    return f"({digit}) = {_DIGIT[state]}"
+
+
+def _concepts(con: duckdb.DuckDBPyConnection, known: bool) -> None:
+    """Count the states of the coded elements into ``cell``: of the first concept of each record."""
+    con.execute("CREATE TEMP TABLE coded_element (element VARCHAR, t INTEGER, unit BIGINT)")
+    con.executemany("INSERT INTO coded_element VALUES (?, ?, ?)", [[e, NUMBER[table_of(e)], 1 << shift(e)] for e in CODED])
+    place, joins = _joined("encounter_id", known)
+    con.execute(
+        f"INSERT INTO cell SELECT t, p, place, m, digit * unit, count(*) FROM (SELECT c.t, c.unit, a.p, {place} AS place, {MONTH.format('t.at')} AS m, "
+        f"{concept_digit()} AS digit FROM concept t JOIN coded_element c ON t.element = c.element{joins} WHERE ordinal = 1) "
+        "GROUP BY t, p, place, m, digit, unit"
+    )
