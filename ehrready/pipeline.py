@@ -68,6 +68,7 @@ def read_profile(
     from ehrready import sources as files_of
     from ehrready.engines import duckdb as engine
     from ehrready.measure import measure
+    from ehrready.stores.tables import stage
     from ehrready.terminology.releases import Store
 
     # a mistake in a pack is told before the long work, not after it
@@ -81,9 +82,10 @@ def read_profile(
             "other tables need --mapping"
         )
     with _engine(options, sum(file.size for file in files)) as con:
+        staged = files_of.local(files) if options.engine == "spark" else stage(files, readers, engine.folder_of(con), options.progress)
         elements: dict[str, list[str]] = {}
         for reader in readers:
-            mine = [file for file in files if file.format == reader.format and not file.skip]
+            mine = [file for file in staged if file.format == reader.format and not file.skip]
             if mine:
                 _read(reader, mine, con, ledger, options)
                 for element, place in reader.source_elements().items():

@@ -8,7 +8,9 @@ import stat
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+from ehrready import stores
 from ehrready.errors import SourceError, UsageError
 from ehrready.readers import bulk_manifest
 from ehrready.readers.base import Reader, SourceFile
@@ -26,13 +28,15 @@ SKIPPED: dict[str, str] = {
 def expand(sources: Sequence[str]) -> list[Path]:
     """Return the files of the sources, sorted by path, each once.
 
-    A source is a file, a folder (walked, links to folders not followed) or a glob.  Raises UsageError for one
-    that does not exist, SourceError when there is not a single file.
+    A source is a file, a folder (walked, links to folders not followed), a glob, or what ehrready.stores opens.
+    Raises UsageError for one that does not exist, SourceError when there is not a single file.
     """
     found: set[Path] = set()
     for number, source in enumerate(sources, 1):
         path = Path(source)
-        if path.is_dir():
+        if stores.scheme(source):
+            found.update(stores.opened(source, f"source {number}"))
+        elif path.is_dir():
             found.update(_walk(path))
         elif path.exists() or path.is_symlink():
             found.add(path)
@@ -45,12 +49,20 @@ def expand(sources: Sequence[str]) -> list[Path]:
         raise SourceError("the source holds no file: point ehrready at the folder that has the export")
     once: dict[str, Path] = {}
     for path in sorted(found, key=lambda path: path.as_posix()):
-        once.setdefault(os.path.realpath(path), path)  # a file named twice, or linked to, is read once
+        # a file named twice, or linked to, is read once
+        once.setdefault(_real(path), path)
     return list(once.values())
 
 
+def _real(path: Any) -> str:
+    return os.path.realpath(path) if isinstance(path, Path) else str(path)
+
+
 def _walk(folder: Path) -> Iterator[Path]:
-    """Yield the files below a folder; links to folders are not followed (they may loop)."""
+    """Yield the files below a folder; links to folders are not followed (they may loop).  A lake's table is one."""
+    if (table := stores.lake_table(folder)) is not None:
+        yield table
+        return
     try:
         inside = sorted(folder.iterdir())
     except OSError:
@@ -61,6 +73,17 @@ def _walk(folder: Path) -> Iterator[Path]:
             yield from _walk(path)
         elif not path.is_dir():
             yield path
+
+
+def local(files: Sequence[SourceFile]) -> list[SourceFile]:
+    """Return the files as they are; raises UsageError unless all are files of this machine."""
+    if not all(_is_local(file.path) for file in files):
+        raise UsageError("--engine spark reads files and folders that every worker sees: leave out --engine for this kind of source")
+    return list(files)
+
+
+def _is_local(path: object) -> bool:
+    return isinstance(path, Path)
 
 
 def recognise(paths: Sequence[Path], readers: Sequence[Reader], *, wanted: str = "auto") -> list[SourceFile]:

@@ -117,6 +117,11 @@ def open_engine(*, memory: str = "4GB", threads: int | None = None) -> Iterator[
         shutil.rmtree(folder, ignore_errors=True)
 
 
+def folder_of(con: duckdb.DuckDBPyConnection) -> Path:
+    """Return the engine's own folder: private, and gone when the engine is."""
+    return Path(con.execute("SELECT current_setting('temp_directory')").fetchall()[0][0]).parent
+
+
 def prepare(con: duckdb.DuckDBPyConnection) -> None:
     """Make the macros and the canonical tables, empty."""
     con.execute(MACROS)

@@ -40,6 +40,8 @@ class SourceFile:
 
     ``kind`` refines the format for the reader (``ndjson``, ``document``, an OMOP table name); ``skip`` is the
     reason why it is no data (then no reader sees it) and ``size`` its length in bytes on disk.
+    ``path`` may be no ``pathlib.Path`` but what quacks like one (ehrready.stores: an object of a cloud store): ``name``,
+    ``suffixes``, ``parent``, ``parts``, ``as_posix()``, ``stat()`` and ``open("rb")`` are all that may be asked of it.
     """
 
     number: int

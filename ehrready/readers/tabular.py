@@ -83,6 +83,10 @@ class OmopReader:
     def resolve(self, con: duckdb.DuckDBPyConnection) -> None:
         """Nothing waits."""
 
+    def looked_up(self, kind: str) -> frozenset[str] | None:
+        """Return the columns that are read of a table that is only looked things up in; None for all other tables."""
+        return self._mapping.looked_up(kind)
+
     def source_elements(self) -> dict[str, str]:
         """Map canonical elements to ``table.column`` of the CDM."""
         return self._mapping.source_elements()
@@ -124,6 +128,10 @@ class TableReader:
 
     def resolve(self, con: duckdb.DuckDBPyConnection) -> None:
         """Nothing waits."""
+
+    def looked_up(self, kind: str) -> frozenset[str] | None:
+        """Return the columns that are read of a table that is only looked things up in; None for all other tables."""
+        return self._mapping.looked_up(kind)
 
     def source_elements(self) -> dict[str, str]:
         """Map canonical elements to ``table.column`` of the mapped layout; empty without a mapping."""

@@ -132,7 +132,7 @@ def stage(con: duckdb.DuckDBPyConnection, path: Path, number: int, folder: Path,
 
 
 def _prepare(path: Path, folder: Path) -> _Text:
-    """Read all bytes once; write a plain UTF-8 copy where the file is compressed or in another encoding."""
+    """Read all bytes once; write a plain UTF-8 copy where the file is compressed, remote or in another encoding."""
     text = _Text(path)
     copy = folder / f"{path.stat().st_ino:x}.csv"
     rest = b""
@@ -140,7 +140,7 @@ def _prepare(path: Path, folder: Path) -> _Text:
         with open_stream(path) as stream:
             block = stream.read(_BLOCK)
             utf16 = block[:2] in {b"\xff\xfe", b"\xfe\xff"}
-            plain = isinstance(stream, io.BufferedReader) and not utf16
+            plain = isinstance(stream, io.BufferedReader) and isinstance(path, Path) and not utf16  # DuckDB reads it where it lies
             decoder = codecs.getincrementaldecoder("utf-16")() if utf16 else None
             text.path = path if plain else copy
             with io.BytesIO() if plain else copy.open("wb") as out:

@@ -19,6 +19,7 @@ import pyarrow as pa
 
 from ehrready.engines.duckdb import quote
 from ehrready.readers.base import SourceFile
+from ehrready.stores import objects
 from ehrready.tables import POSITION_BITS
 
 #: The temp table that a file is copied into where it cannot be scanned where it lies.
@@ -109,17 +110,18 @@ def footer(path: Path) -> tuple[int, pa.Schema]:
     import pyarrow.parquet as pq
 
     try:
-        size = path.stat().st_size
-        if not size:
-            raise DamagedError("empty")
         with path.open("rb") as stream:
+            size = stream.seek(0, io.SEEK_END)
+            if not size:
+                raise DamagedError("empty")
+            stream.seek(0)
             start = stream.read(4)
             stream.seek(max(size - 4, 0))
             end = stream.read(4)
-        if start == PARQUET_MAGIC and end != PARQUET_MAGIC:
-            raise DamagedError("truncated")
-        with pq.ParquetFile(path, memory_map=False) as file:
-            return file.metadata.num_rows, file.schema_arrow
+            if start == PARQUET_MAGIC and end != PARQUET_MAGIC:
+                raise DamagedError("truncated")
+            with pq.ParquetFile(stream) as file:
+                return file.metadata.num_rows, file.schema_arrow
     except (pa.ArrowException, ValueError, EOFError, RecursionError, MemoryError) as error:
         raise DamagedError("invalid-parquet") from error
     except OSError as error:
@@ -170,7 +172,9 @@ def by_name(columns: Sequence[Column]) -> dict[str, Column]:
 
 
 def glob_free(path: Path) -> str:
-    """Return an absolute path as an SQL literal that DuckDB does not expand."""
+    """Return an absolute path as an SQL literal that DuckDB does not expand; a remote file by the name it is mounted under."""
+    if not isinstance(path, Path):
+        return quote(objects.mounted(path))
     text = "".join(f"[{c}]" if c in "[*?" else c for c in str(path.absolute()))
     return quote(text)
 
@@ -210,6 +214,10 @@ class Sandbox:
         """Release the engine."""
         self._con.close()
 
+    def mount(self) -> None:
+        """Let it read remote files, too."""
+        objects.mount(self._con)
+
     def columns(self, scan: str) -> list[Column]:
         """Return the columns of a scan that can be read to its end; raises DamagedError."""
         try:
@@ -218,14 +226,20 @@ class Sandbox:
             self._con.execute(f"SELECT bit_xor(hash(COLUMNS(*))) FROM {scan}").fetchall()
         except (duckdb.Error, UnicodeError) as error:
             if isinstance(error, duckdb.InternalException | duckdb.FatalException):
+                mounted = self._con.filesystem_is_registered(objects.MOUNT)
                 self._con.close()
                 self._con = duckdb.connect(config=self._config)
+                if mounted:
+                    self.mount()
             raise DamagedError("invalid-parquet") from error
         return [Column(identifier(str(row[0])), str(row[1]), str(row[0])) for row in described]
 
 
 def parquet_relation(con: duckdb.DuckDBPyConnection, sandbox: Sandbox, files: Sequence[SourceFile]) -> Relation:
     """Return a relation over Parquet files of one schema; raises DamagedError if any of them cannot be read."""
+    if not all(isinstance(file.path, Path) for file in files):
+        objects.mount(con)
+        sandbox.mount()
     paths = ", ".join(glob_free(file.path) for file in files)
     scan = f"read_parquet([{paths}], hive_partitioning = false, union_by_name = false)"
     columns = by_name(sandbox.columns(scan))

@@ -156,6 +156,10 @@ class TableMapping:
             names |= {theirs for theirs, _ in rule.joins.get(table, ())}
         return frozenset(names)
 
+    def looked_up(self, table: str) -> frozenset[str] | None:
+        """The columns read of a reference table (none, for most); None for a table of records: all of it is read."""
+        return self.used(table) | LOOKED_UP.get(table, frozenset()) if table in self.reference else None
+
     def source_elements(self) -> dict[str, str]:
         """Map each canonical element that a rule fills to ``table.column``, several joined by ``, ``."""
         found: dict[str, list[str]] = {}
@@ -174,6 +178,11 @@ class TableMapping:
         return {element: ", ".join(found[element]) for element in sorted(found)}
 
 
+#: What concept ids are resolved with (ehrready.readers.tabular_lookup): table to columns.
+LOOKED_UP = {
+    "concept": frozenset({"concept_id", "vocabulary_id", "concept_code", "concept_name"}),
+    "vocabulary": frozenset({"vocabulary_id", "vocabulary_version"}),
+}
 #: The mapping of tables nobody mapped.
 NONE = TableMapping("none", "", (), frozenset(), {})
 

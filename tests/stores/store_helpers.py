@@ -1,0 +1,37 @@
+"""What the tests of sources share: the sample data as OMOP tables, and profiles to compare."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from ehrready import pipeline
+from ehrready.pipeline import Options
+
+PROJECT = Path(__file__).parents[2]
+OMOP = PROJECT / "sample_data" / "live" / "omop"
+TABLES = {path.stem: path for path in sorted(OMOP.glob("*.parquet"))}
+
+
+def profiled(*sources: str | Path, **options: Any) -> bytes:
+    """Return the exact profile of sources as it is saved."""
+    return pipeline.read_profile([str(source) for source in sources], Options(internal=True, memory="1GB", **options))[0].to_json()
+
+
+def sizeless(*sources: str | Path, **options: Any) -> bytes:
+    """Return the exact profile of sources without the bytes of their files: a table of a database has none."""
+    profile = pipeline.read_profile([str(source) for source in sources], Options(internal=True, memory="1GB", **options))[0]
+    for key, (files, _, *records) in profile.frames["ledger"].items():
+        profile.frames["ledger"][key] = (files, 0, *records)
+    return profile.to_json()
+
+
+def command(*arguments: str | Path, **env: str) -> subprocess.CompletedProcess[str]:
+    """Run the command line."""
+    environment = {key: value for key, value in (os.environ | {"PYTHONPATH": str(PROJECT)} | env).items() if value}
+    return subprocess.run(
+        [sys.executable, "-m", "ehrready", *map(str, arguments)], capture_output=True, text=True, check=False, env=environment
+    )
