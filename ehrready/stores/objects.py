@@ -12,6 +12,7 @@ import io
 import os
 import re
 import stat
+import threading
 import weakref
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
@@ -31,6 +32,7 @@ _LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
 #: Scheme of the names under which DuckDB finds remote files.
 MOUNT = "ehrready-remote"
 
+_UNREACHED = "the store cannot be reached: check the name, the endpoint (AWS_ENDPOINT_URL) and the network"
 _CREDENTIALS = {
     "s3": "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY (or a profile in ~/.aws), or AWS_NO_SIGN_REQUEST=YES for a public bucket",
     "gs": "set GOOGLE_APPLICATION_CREDENTIALS (or log in with gcloud)",
@@ -79,9 +81,9 @@ class RemotePath:
 class _Stream(io.RawIOBase):
     """Bytes of an object: one request from the start on, ranges once somebody seeks.  All errors are OSError."""
 
-    def __init__(self, start: Callable[[bool], BinaryIO], size: int) -> None:
-        self._start, self._size, self._at, self._ranges = start, size, 0, False
-        self._inner = self._guarded(lambda: start(False))
+    def __init__(self, start: Callable[[bool], BinaryIO], size: int, *, ranges: bool = False) -> None:
+        self._start, self._size, self._at, self._ranges = start, size, 0, ranges
+        self._inner: BinaryIO | None = None
 
     @staticmethod
     def _guarded(call: Callable[[], Any]) -> Any:
@@ -103,23 +105,74 @@ class _Stream(io.RawIOBase):
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
         to = offset + {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self._size}[whence]
-        if to != self._at:
-            if not self._ranges:
-                self._inner.close()
-                self._inner, self._ranges = self._guarded(lambda: self._start(True)), True
-            self._guarded(lambda: self._inner.seek(to))
-            self._at = to
+        if to != self._at and not self._ranges:
+            self._drop()
+            self._ranges = True
+        if to != self._at and self._inner is not None:
+            inner = self._inner
+            self._guarded(lambda: inner.seek(to))
+        self._at = to
         return to
 
     def readinto(self, buffer: Any) -> int:
-        data = self._guarded(lambda: self._inner.read(len(buffer)))
+        if self._at >= self._size:
+            return 0
+        data: bytes = self._guarded(lambda: self._opened().read(min(len(buffer), self._size - self._at)))
         buffer[: len(data)] = data
         self._at += len(data)
         return len(data)
 
+    def _opened(self) -> BinaryIO:
+        if self._inner is None:
+            self._inner = self._start(self._ranges)
+            if self._at:
+                self._inner.seek(self._at)
+        return self._inner
+
+    def _drop(self) -> None:
+        if self._inner is not None:
+            self._guarded(self._inner.close)
+        self._inner = None
+
     def close(self) -> None:
         if not self.closed:
-            self._guarded(self._inner.close)
+            self._drop()
+        super().close()
+
+
+class _Shared(io.RawIOBase):
+    """Ranges of an object for the threads of an engine: each has a place of its own, for a seek and its read are two calls."""
+
+    def __init__(self, path: RemotePath) -> None:
+        self._stream, self._lock, self._place = _Stream(path._start, path.size, ranges=True), threading.Lock(), threading.local()
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return int(getattr(self._place, "at", 0))
+
+    def seek(self, offset: int, _whence: int = io.SEEK_SET) -> int:
+        self._place.at = offset
+        return offset
+
+    def read(self, size: int = -1) -> bytes:
+        parts, at = [], self.tell()
+        with self._lock:
+            self._stream.seek(at)
+            while size and (part := self._stream.read(size)):
+                parts.append(part)
+                size -= len(part)
+        data = b"".join(parts)
+        self._place.at = at + len(data)
+        return data
+
+    def close(self) -> None:
+        if not self.closed:
+            self._stream.close()
         super().close()
 
 
@@ -143,7 +196,10 @@ def opened(kind: str, rest: str, place: str) -> Sequence[RemotePath]:
 
 def _why(error: Exception, family: str) -> str:
     """Return a sentence for what a store said (its text is looked at, never shown)."""
+    error = error.__cause__ if isinstance(error, FileNotFoundError) and isinstance(error.__cause__, Exception) else error  # fsspec's
     text, status = str(error).lower(), getattr(error, "status", 0)
+    if "network_connection" in text or isinstance(error, ConnectionError) or "cannot connect" in text:
+        return _UNREACHED
     denied = (
         "access_denied",
         "denied",
@@ -161,8 +217,8 @@ def _why(error: Exception, family: str) -> str:
     if status in {401, 403} or isinstance(error, PermissionError) or any(word in text for word in denied):
         return f"access is denied, or there are no credentials: {_CREDENTIALS[family]}"
     if status == 404 or isinstance(error, FileNotFoundError) or any(word in text for word in absent):
-        return "there is no such bucket, container or page"
-    return "the store cannot be reached: check the name, the endpoint (AWS_ENDPOINT_URL) and the network"
+        return "does not exist: there is no such bucket, container, object or page"
+    return _UNREACHED
 
 
 def _bucket(family: str, rest: str, place: str) -> list[RemotePath]:
@@ -326,7 +382,7 @@ def mount(con: duckdb.DuckDBPyConnection) -> None:
         cachable = False
 
         def open(self, path: str, _mode: str = "rb", **_: Any) -> BinaryIO:
-            return _MOUNTED[path].open()
+            return cast(BinaryIO, _Shared(_MOUNTED[path]))
 
         def info(self, path: str, **_: Any) -> dict[str, Any]:
             return {"name": path, "size": _MOUNTED[path].size, "type": "file"}
