@@ -85,6 +85,15 @@ FailOn = Annotated[str | None, typer.Option(help="error, warning or never. [defa
 Stamp = Annotated[
     str | None, typer.Option(help="Time to print on the scorecard (none by default: same input, same bytes).", show_default=False)
 ]
+Resume = Annotated[
+    str | None,
+    typer.Option(
+        metavar="DIR",
+        help="Keep what was read of finished files in this folder, and go on from there after an interruption. It holds patients' "
+        "records in the clear (mode 0700), and is removed when the profile is written.",
+        show_default=False,
+    ),
+]
 ShowPaths = Annotated[bool, typer.Option("--show-paths", help="Print which file-0001 is which path, on stderr.")]
 
 
@@ -112,19 +121,25 @@ def profile(
     threads: Threads = None,
     engine: Engine = None,
     master: Master = None,
+    resume: Resume = None,
     show_paths: ShowPaths = False,
 ) -> None:
     """Measure an export and save its profile: integers only, fit to leave the hospital."""
     from ehrready import files, pipeline, privacy
+    from ehrready import resume as resuming
     from ehrready import rules as packs
     from ehrready.ledger import UNREADABLE
 
-    options = _options(locals())
+    options = _with(_options(locals()), resume=resume)
+    if resume and (before := resuming.finished(resume)):
+        _say(f"going on with an interrupted run: {before} file(s) were read before")
     with progress_bar() as progress:
         measured, ledger, paths = pipeline.read_profile(source, _with(options, progress=progress))
     _show_paths(paths, show_paths)
     sites = packs.sites(packs.merged(packs.load_all(options.rules)))
     files.write(output, (privacy.without_sites(measured, sites) if options.internal else privacy.hide_profile(measured, sites)).to_json())
+    if resume:
+        resuming.remove(resume)
     _say(
         f"{measured.total('read'):,} records read, {measured.total('profiled'):,} profiled, {measured.total('rejected'):,} rejected"
         + ("" if output == "-" else f"; wrote {output}")

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ehrready import contract as contracts
 from ehrready import plugins, worklists
@@ -25,6 +25,9 @@ from ehrready.readers import chosen
 from ehrready.readers.base import Ended, Reader, SourceFile
 from ehrready.rules import waivers
 from ehrready.scorecard import Scorecard, build
+
+if TYPE_CHECKING:
+    from ehrready.resume import Work
 
 Progress = Callable[[str, int, int], None]
 
@@ -50,6 +53,7 @@ class Options:
     contract: str | None = None
     worklists: str | None = None
     stamp: str | None = None
+    resume: str | None = None
     progress: Progress = field(default=lambda stage, done, of: None, compare=False)
 
     def public(self) -> dict[str, Any]:
@@ -68,6 +72,7 @@ def read_profile(
     from ehrready import sources as files_of
     from ehrready.engines import duckdb as engine
     from ehrready.measure import measure
+    from ehrready.resume import resuming
     from ehrready.stores.tables import stage
     from ehrready.terminology.releases import Store
 
@@ -81,13 +86,13 @@ def read_profile(
             f"nothing was recognised in {len(files)} file{'s' if len(files) > 1 else ''}: give FHIR JSON, HL7v2, or Parquet/CSV; "
             "other tables need --mapping"
         )
-    with _engine(options, sum(file.size for file in files)) as con:
+    with resuming(options, files) as work, _engine(options, sum(file.size for file in files)) as con:
         staged = files_of.local(files) if options.engine == "spark" else stage(files, readers, engine.folder_of(con), options.progress)
         elements: dict[str, list[str]] = {}
         for reader in readers:
             mine = [file for file in staged if file.format == reader.format and not file.skip]
             if mine:
-                _read(reader, mine, con, ledger, options)
+                _read(reader, mine, con, ledger, options, work)
                 for element, place in reader.source_elements().items():
                     elements.setdefault(element, []).append(place)
         ledger.close(engine.profiled(con))
@@ -112,7 +117,7 @@ def _engine(options: Options, size: int) -> AbstractContextManager[Any]:
     return engine.open_engine(memory=options.memory, threads=options.threads)
 
 
-def _read(reader: Reader, files: Sequence[SourceFile], con: Any, ledger: Ledger, options: Options) -> None:
+def _read(reader: Reader, files: Sequence[SourceFile], con: Any, ledger: Ledger, options: Options, work: Work | None) -> None:
     """Let one reader fill the tables and book its events.  A reader that crashes leaves its files unreadable."""
     done, progress = 0, options.progress
     if options.engine == "spark":
@@ -122,7 +127,7 @@ def _read(reader: Reader, files: Sequence[SourceFile], con: Any, ledger: Ledger,
         spark_read.read(reader, files, con, ledger, memory=options.memory)
         return
     try:
-        for event in reader.read(files, con):
+        for event in work.read(reader, files, con) if work else reader.read(files, con):
             ledger.add(event)
             if isinstance(event, Ended):
                 done += 1
@@ -130,9 +135,9 @@ def _read(reader: Reader, files: Sequence[SourceFile], con: Any, ledger: Ledger,
     except (EhrreadyError, MemoryError):
         raise
     except Exception as error:
-        from ehrready.engines.duckdb import is_full
+        from ehrready.engines.duckdb import lacks
 
-        if is_full(error):
+        if lacks(error):
             raise  # no fault of the files
         ledger.crashed(reader.format)
         for file in files:

@@ -22,6 +22,7 @@ from ehrready.tables import ABSENT, ALL, ddl
 _PREFIX = "ehrready-"
 #: What to do when the engine cannot write its temporary files.
 NO_ROOM = "the temporary folder cannot be written or its disk is full: set TMPDIR to a place with room for the export"
+NO_MEMORY = "there is not enough memory for this source: give more with --memory, or use fewer --threads; nothing was written"
 _STALE_SECONDS = 7 * 24 * 3600
 
 
@@ -59,6 +60,13 @@ def is_full(error: BaseException) -> bool:
     """Whether the engine failed because it could not write (its text is looked at, never shown)."""
     words = ("could not write", "no space left", "file too large", "disk quota", "failed to offload", "could not truncate")
     return isinstance(error, duckdb.Error) and any(word in str(error).lower() for word in words)
+
+
+def lacks(error: BaseException) -> str:
+    """Return what a run lacked, memory or room on disk, as a sentence; ``""`` for an error of another kind."""
+    if is_full(error):
+        return NO_ROOM
+    return NO_MEMORY if isinstance(error, MemoryError | duckdb.OutOfMemoryException) else ""
 
 
 def sweep(root: Path) -> None:
@@ -107,9 +115,9 @@ def open_engine(*, memory: str = "4GB", threads: int | None = None) -> Iterator[
         try:
             prepare(con)
             yield con
-        except duckdb.Error as error:
-            if is_full(error):
-                raise SourceError(NO_ROOM) from None
+        except (duckdb.Error, MemoryError) as error:
+            if lack := lacks(error):
+                raise SourceError(lack) from None
             raise
         finally:
             con.close()

@@ -117,6 +117,8 @@ class FhirReader:
     def finish(self, con: duckdb.DuckDBPyConnection) -> None:
         """Resolve what needs all files."""
         fhir_sql.finish(con)
+        if self.sample is not None:  # parts that were read apart have a sample each
+            con.execute(f"CREATE OR REPLACE TEMP TABLE fhir_sample AS SELECT * FROM fhir_sample{_first(self.sample)}")
 
     def resolve(self, con: duckdb.DuckDBPyConnection) -> None:
         """Resolve what needs all tables, and keep of all samples the one that a single reading would keep."""

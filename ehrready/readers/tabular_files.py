@@ -17,7 +17,7 @@ from pathlib import Path
 import duckdb
 import pyarrow as pa
 
-from ehrready.engines.duckdb import quote
+from ehrready.engines.duckdb import lacks, quote
 from ehrready.readers.base import SourceFile
 from ehrready.stores import objects
 from ehrready.tables import POSITION_BITS
@@ -225,6 +225,8 @@ class Sandbox:
             # hashes need the values: counts and extremes would come from the footer
             self._con.execute(f"SELECT bit_xor(hash(COLUMNS(*))) FROM {scan}").fetchall()
         except (duckdb.Error, UnicodeError) as error:
+            if lacks(error):
+                raise  # no fault of the file
             if isinstance(error, duckdb.InternalException | duckdb.FatalException):
                 mounted = self._con.filesystem_is_registered(objects.MOUNT)
                 self._con.close()

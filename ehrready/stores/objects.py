@@ -16,7 +16,7 @@ import threading
 import weakref
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, BinaryIO, cast
 from urllib.parse import unquote, urlsplit
 
@@ -218,7 +218,13 @@ def _why(error: Exception, family: str) -> str:
         return f"access is denied, or there are no credentials: {_CREDENTIALS[family]}"
     if status == 404 or isinstance(error, FileNotFoundError) or any(word in text for word in absent):
         return "does not exist: there is no such bucket, container, object or page"
-    return _UNREACHED
+    return f"access is denied, or there are no credentials: {_CREDENTIALS[family]}" if _keyless(family) else _UNREACHED
+
+
+def _keyless(family: str) -> bool:
+    """Whether no key for S3 is where its tools look for one: what a store says to a request without one differs."""
+    named = ("AWS_ACCESS_KEY_ID", "AWS_PROFILE", "AWS_WEB_IDENTITY_TOKEN_FILE", "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI")
+    return family == "s3" and not any(os.environ.get(name) for name in named) and not (Path.home() / ".aws" / "credentials").exists()
 
 
 def _bucket(family: str, rest: str, place: str) -> list[RemotePath]:

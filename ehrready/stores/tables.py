@@ -119,6 +119,11 @@ def stage(
     return [replace(file, path=placed[file.number]) if file.number in placed else file for file in files]
 
 
+def is_table(path: object) -> bool:
+    """Whether a path is a table that was not staged."""
+    return isinstance(path, TablePath)
+
+
 def _table(path: object) -> TablePath | None:
     return path if isinstance(path, TablePath) else None
 

@@ -12,7 +12,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -126,6 +126,59 @@ def test_a_full_disk_while_reading_is_one_sentence(data: Path, tmp_path: Path) -
     assert "Traceback" not in done.stderr
     assert "disk" in done.stderr
     assert not (tmp_path / "c.json").exists()
+
+
+def test_too_little_memory_is_one_sentence(tmp_path: Path) -> None:
+    (tmp_path / "p.json").write_text("old")
+    sample = PROJECT / "sample_data" / "live"
+    for source, memory in ((sample / "fhir", "20MB"), (sample / "omop", "8MB")):
+        done = run("profile", source, "-o", tmp_path / "p.json", "--memory", memory, TMPDIR=str(tmp_path))
+        assert done.returncode == 3, done.stderr
+        assert done.stderr.splitlines()[-1].startswith("ehrready: there is not enough memory"), done.stderr
+        assert len(done.stderr.splitlines()) == 1
+        assert (tmp_path / "p.json").read_text() == "old"
+        assert [path.name for path in tmp_path.iterdir()] == ["p.json"]
+
+
+@pytest.fixture
+def tiny(tmp_path: Path) -> Iterator[Path]:
+    """A disk of a megabyte."""
+    place = tmp_path / "tiny"
+    place.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(place)]
+    if not shutil.which("mount") or subprocess.run(mount, capture_output=True, check=False).returncode:
+        pytest.skip("needs the right to mount a small tmpfs")
+    yield place
+    subprocess.run(["umount", str(place)], check=True)
+
+
+def test_a_disk_that_is_really_full(tiny: Path, tmp_path: Path) -> None:
+    """For the engine's tables, for tables that are fetched, for the output and for what --resume keeps."""
+    sample = PROJECT / "sample_data" / "live"
+    database = tmp_path / "omop.db"
+    import duckdb
+
+    with duckdb.connect(str(database)) as con:
+        con.execute("CREATE TABLE wide AS SELECT i, md5(i::VARCHAR) a, md5((i + 1)::VARCHAR) b FROM range(60000) t(i)")
+    for arguments, temp in (
+        ([sample / "fhir", "-o", tmp_path / "p.json"], tiny),
+        ([f"duckdb://{database}", "-o", tmp_path / "p.json"], tiny),
+        ([sample / "fhir", "-o", tmp_path / "p.json", "--resume", tiny / "work"], tmp_path),
+    ):
+        done = run("profile", *arguments, TMPDIR=str(temp))
+        assert done.returncode == 3, done.stderr
+        assert "disk is full" in done.stderr
+        assert len([line for line in done.stderr.splitlines() if line.startswith("ehrready:")]) == 1, done.stderr
+        assert not (tmp_path / "p.json").exists()
+        assert list(temp.glob("ehrready-*")) == []
+    shutil.rmtree(tiny / "work")
+    (tiny / "old.json").write_text("old")
+    with (tiny / "filler").open("wb") as filler, contextlib.suppress(OSError):
+        filler.write(bytes(2 << 20))
+    done = run("profile", sample / "omop" / "person.parquet", "-o", tiny / "old.json", TMPDIR=str(tmp_path))
+    assert (done.returncode, "disk is full" in done.stderr) == (3, True), done.stderr
+    assert (tiny / "old.json").read_text() == "old"
+    assert sorted(path.name for path in tiny.iterdir()) == ["filler", "old.json"]
 
 
 def test_dev_full_is_one_sentence(data: Path) -> None:
