@@ -165,6 +165,7 @@ def test_a_disk_that_is_really_full(tiny: Path, tmp_path: Path) -> None:
         ([sample / "fhir", "-o", tmp_path / "p.json", "--resume", tiny / "work"], tmp_path),
     ):
         done = run("profile", *arguments, TMPDIR=str(temp))
+        (tiny / "filler").write_bytes(bytes(900 << 10))  # what is kept of the sample data would fit
         assert done.returncode == 3, done.stderr
         assert "disk is full" in done.stderr
         assert len([line for line in done.stderr.splitlines() if line.startswith("ehrready:")]) == 1, done.stderr
