@@ -110,13 +110,12 @@ class Work:
                 self._fill(reader, group, files, part)
             parts.append(part)
             yield from _events(part)
-        if hasattr(reader, "stage"):
-            for _ in reader.stage([], con, files):
+        if getattr(reader, "meets", ()) or getattr(reader, "kept", ()):
+            for _ in reader.stage([], con, files):  # type: ignore[attr-defined]  # a StagedReader
                 pass  # makes the macros and the staging tables that finish() needs
         _load(con, parts)
-        for name in ("finish", "resolve"):
-            if hasattr(reader, name):
-                getattr(reader, name)(con)
+        if hasattr(reader, "finish"):
+            reader.finish(con)
 
     def _fill(self, reader: Reader, group: Sequence[SourceFile], files: Sequence[SourceFile], part: Path) -> None:
         """Read one group and save its tables and events, whole or not at all."""

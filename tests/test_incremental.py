@@ -54,7 +54,7 @@ def hl7v2(folder: Path, part: Callable[[str, int], int]) -> None:
 
 def omop(folder: Path, part: Callable[[str, int], int]) -> None:
     with duckdb.connect() as con:
-        con.create_function("part", part, ["VARCHAR", "BIGINT"], "BIGINT")  # type: ignore[arg-type]
+        con.create_function("part", part, ["VARCHAR", "BIGINT"], "BIGINT")
         for path in sorted((LIVE / "omop").glob("*.parquet")):
             names = {row[0] for row in con.execute(f"DESCRIBE SELECT * FROM '{path}'").fetchall()}
             for day in (0, 1):

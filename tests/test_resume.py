@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import orjson
 import pytest
@@ -39,10 +40,12 @@ def export(folder: Path) -> Path:
     """An export whose files need each other: references, URLs of Bundles, patients told by many messages, rejects."""
     folder.mkdir()
 
-    def lines(name: str, *resources: dict[str, object]) -> None:
+    def lines(name: str, *resources: dict[str, Any]) -> None:
         (folder / name).write_bytes(b"\n".join(orjson.dumps(resource) for resource in resources) + b"\n")
 
-    people = [{"resourceType": "Patient", "id": f"p{i}", "birthDate": "1960-01-02", "gender": "male"} for i in range(40)]
+    people: list[dict[str, Any]] = [
+        {"resourceType": "Patient", "id": f"p{i}", "birthDate": "1960-01-02", "gender": "male"} for i in range(40)
+    ]
     people[0]["meta"] = {"security": [{"code": "HTEST"}]}
     lines("1.ndjson", *people)
     drug = {"coding": [{"system": "http://www.nlm.nih.gov/research/umls/rxnorm", "code": "197361"}]}
@@ -83,8 +86,18 @@ def test_one_file_at_a_time_is_the_same_profile(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("each")
+def test_tables_one_at_a_time_are_the_same_profile(tmp_path: Path) -> None:
+    omop = PROJECT / "sample_data" / "live" / "omop"
+    tables = [omop / f"{name}.parquet" for name in ("concept", "death", "measurement", "person", "visit_occurrence", "vocabulary")]
+    (tmp_path / "other.csv").write_text("a,b\n1,x\n2,\n")
+    assert profiled(*tables, tmp_path / "other.csv", folder=tmp_path / "work") == profiled(*tables, tmp_path / "other.csv")
+    assert len(list((tmp_path / "work").glob("omop-*"))) == 6
+
+
+@pytest.mark.usefixtures("each")
 def test_finished_files_are_not_read_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    source, work, read = export(tmp_path / "export"), tmp_path / "work", []
+    source, work = export(tmp_path / "export"), tmp_path / "work"
+    read: list[str] = []
     stage = Hl7v2Reader.stage
 
     def failing(self: Hl7v2Reader, files, con, among=()):  # type: ignore[no-untyped-def]
