@@ -45,7 +45,9 @@ app.command("schema")(schema.schema)
 app.command("status")(status.status)
 rules_app.command("export")(gx.export)
 
-Sources = Annotated[list[str], typer.Argument(help="Files, folders or globs of an export.", show_default=False)]
+Sources = Annotated[
+    list[str], typer.Argument(help="Files, folders, globs or URLs (postgresql://, s3://, ...) of an export.", show_default=False)
+]
 Name = Annotated[str | None, typer.Option(help="Name of the data set in outputs. [default: dataset]", show_default=False)]
 Format = Annotated[str | None, typer.Option(help="auto, fhir, hl7v2, omop or table. [default: auto]", show_default=False)]
 Mapping = Annotated[str | None, typer.Option(help="Mapping of a tabular layout: a YAML file or a shipped name.", show_default=False)]
