@@ -134,12 +134,19 @@ def main() -> None:
     parser.add_argument("--samples", type=int, default=5, help="clean samples per size and format")
     parser.add_argument("--large", type=int, default=1, help="the same, from 10,000 patients on")
     parser.add_argument("--seeds", choices=sorted(SEEDS), default="held-out")
+    parser.add_argument(
+        "--peers", nargs="*", help="run other tools instead, in environments made for them (default: all that benchmarks/planted/peers has)"
+    )
+    parser.add_argument("--environments", type=Path, help="where the environments of peers are kept")
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--cache", type=Path)
     parser.add_argument("--json", type=Path)
     given = parser.parse_args()
     from benchmarks.planted.classes import CLASSES
 
+    if given.peers is not None:
+        _compare(given)
+        return
     with tempfile.TemporaryDirectory() as folder, ProcessPoolExecutor(given.processes) as pool:
         cache = given.cache or Path(folder)
         list(pool.map(samples.training, given.formats, [cache] * len(given.formats)))
@@ -158,6 +165,24 @@ def main() -> None:
     print(text)
     if given.json:
         given.json.write_text(json.dumps({"planted": results, "clean": cleans}, indent=1) + "\n", encoding="utf-8")
+
+
+def _compare(given: argparse.Namespace) -> None:
+    """Run the peers on the same files and print their tables."""
+    from benchmarks.planted import peers
+    from benchmarks.planted.classes import CLASSES
+
+    with tempfile.TemporaryDirectory() as folder:
+        cache = given.cache or Path(folder)
+        rows = list(
+            peers.results(
+                given.peers or list(peers.peers()), given.classes or list(CLASSES), given.patients, given.shares[0], given.seeds,
+                given.samples, cache, given.environments or cache / "environments",
+            )
+        )  # fmt: skip
+    print("\n".join(peers.report(rows)))
+    if given.json:
+        given.json.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":
