@@ -10,6 +10,7 @@ import gzip
 import io
 import zlib
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, cast
 
@@ -19,6 +20,7 @@ import pyarrow.compute as pc
 
 from ehrready.readers.base import Ended, Read, Rejected, SourceFile
 from ehrready.readers.json_depth import too_deep
+from ehrready.readers.json_stream import BadDocument, Cutter
 
 #: Bytes read at a time; a longer record makes a longer block.
 BLOCK_BYTES = 32 * 1024 * 1024
@@ -39,8 +41,19 @@ _BOM = b"\xef\xbb\xbf"
 STREAM_ERRORS = (OSError, EOFError, zlib.error, ValueError)
 
 
+Integers = np.typing.NDArray[np.int64]
+
+
 class TooLarge(ValueError):
     """A compressed stream expands beyond ``MAX_RATIO``."""
+
+
+@dataclass(frozen=True, slots=True)
+class Elements:
+    """Elements of a document that is cut as it is read: ``shape`` as in ``json_stream.Cutter``; their places count from 1."""
+
+    shape: str
+    table: pa.Table
 
 
 class TooLong(Exception):
@@ -187,6 +200,16 @@ def head(path: Path, size: int = HEAD_BYTES) -> bytes:
             return b""
 
 
+def batched(table: pa.Table, rows: int = BATCH_ROWS) -> pa.Table:
+    """Return a table in batches of so many rows: what DuckDB scans in parallel."""
+    return pa.Table.from_batches(table.to_batches(max_chunksize=rows), table.schema)
+
+
+def truths(values: np.typing.NDArray[np.bool_]) -> pa.Array:
+    """Return a boolean Arrow array over a NumPy one, without ``pyarrow.array`` (see ``integers``)."""
+    return pa.Array.from_buffers(pa.bool_(), len(values), [None, pa.py_buffer(np.packbits(values, bitorder="little"))])
+
+
 def integers(values: np.typing.NDArray[np.int64]) -> pa.Array:
     """Return an int64 Arrow array over a NumPy one (``pyarrow.array`` would import pandas: a second)."""
     values = np.ascontiguousarray(values, dtype=np.int64)
@@ -300,14 +323,18 @@ class Blocks:
         if (table := self._flush(0)) is not None:
             yield table
 
-    def documents(self, files: list[SourceFile]) -> Iterator[pa.Table | Read | Rejected | Ended]:
-        """Yield each file as one record at position 1."""
+    def documents(self, files: list[SourceFile]) -> Iterator[pa.Table | Elements | Read | Rejected | Ended]:
+        """Yield each file as one record at position 1; a Bundle or list longer than a block as its elements."""
         for file in files:
             events: list[Read | Rejected | Ended] = []
-            status, size = "read", None
+            status, size, cutter = "read", None, None
             try:
                 with open_stream(file.path) as stream:
-                    data = stream.read(LONGEST_DOCUMENT + 1).removeprefix(_BOM)
+                    data = stream.read(BLOCK_BYTES + 1).removeprefix(_BOM)
+                    if len(data) > BLOCK_BYTES and (cutter := Cutter.of(data)):
+                        yield from self._elements(file.number, cutter, data, stream)
+                        continue
+                    data += stream.read(LONGEST_DOCUMENT + 1 - len(data))
                     more = stream.read(1)  # a broken stream says so to who reads on
                     size = consumed(stream)
                 if more:
@@ -337,6 +364,58 @@ class Blocks:
                 yield table
         if (table := self._flush(0)) is not None:
             yield table
+
+    def _elements(self, file: int, cutter: Cutter, data: bytes, stream: BinaryIO) -> Iterator[Elements | Read | Rejected | Ended]:
+        """Yield the elements of a long document; what comes before a break is read, the break is one rejected record."""
+        done, reason, lost = 0, "", 0
+        try:
+            while data:
+                found = cutter.feed(data)
+                good = [(place, text) for place, text in enumerate(found, done + 1) if _is_text(text)] if not _are_text(found) else None
+                texts = found if good is None else [text for _, text in good]
+                places = np.arange(done + 1, done + 1 + len(found)) if good is None else np.array([place for place, _ in good], np.int64)
+                done += len(found)
+                if len(texts) < len(found):
+                    lost += len(found) - len(texts)
+                    yield Read(file, len(found) - len(texts))
+                    yield Rejected(
+                        file, int(np.setdiff1d(np.arange(done - len(found) + 1, done + 1), places)[0]), "encoding", len(found) - len(texts)
+                    )
+                if texts:
+                    columns = [integers(np.full(len(texts), file)), integers(places), strings(texts).cast(pa.large_string())]
+                    yield Elements(cutter.shape, pa.Table.from_arrays(columns, names=["file", "pos", "text"]))
+                if len(cutter.pending) > LONGEST_LINE:
+                    reason = "too-large"
+                    break
+                data = stream.read(BLOCK_BYTES)
+            else:
+                reason = "" if cutter.finish() else "truncated"
+        except BadDocument:
+            reason = "invalid-json"
+        except STREAM_ERRORS as error:
+            yield from _broken(file, done + 1, error, True)
+            yield Ended(file, "truncated", bytes=consumed(stream))
+            return
+        if reason:
+            yield from (Read(file, 1), Rejected(file, done + 1, reason))
+        yield Ended(file, "truncated" if reason or lost else "read", bytes=consumed(stream))
+
+
+def _is_text(data: bytes) -> bool:
+    try:
+        data.decode("utf-8")
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def _are_text(texts: list[bytes]) -> bool:
+    """Say whether all are UTF-8; many at once, without a Python string of each."""
+    try:
+        strings(texts).cast(pa.large_string()) if texts else None
+    except pa.ArrowInvalid:
+        return False
+    return True
 
 
 def _cut(data: bytes) -> tuple[bytes, bytes]:

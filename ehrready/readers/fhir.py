@@ -10,6 +10,7 @@ from __future__ import annotations
 import functools
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,18 +21,33 @@ import pyarrow as pa
 import yaml
 
 from ehrready.engines.duckdb import quote
-from ehrready.readers import fhir_sql
+from ehrready.readers import fhir_bundles, fhir_sql
 from ehrready.readers.base import Ended, Event, Read, Rejected, SourceFile
-from ehrready.readers.blocks import HEAD_BYTES, STREAM_ERRORS, Blocks, integers, open_stream
-from ehrready.readers.json_depth import MANY_OPENINGS, too_deep
+from ehrready.readers.blocks import (
+    BATCH_ROWS,
+    BLOCK_BYTES,
+    HEAD_BYTES,
+    STREAM_ERRORS,
+    Blocks,
+    Elements,
+    Integers,
+    batched,
+    integers,
+    open_stream,
+    strings,
+    truths,
+)
+from ehrready.readers.json_depth import MAX_DEPTH, too_deep
 from ehrready.tables import ENTRY_BIT, POSITION_BITS
 
 _SUFFIX = re.compile(r"\.(ndjson|jsonl|json)(\.gz|\.zst)?$", re.IGNORECASE)
 _LINES = re.compile(r"\.(ndjson|jsonl)(\.gz|\.zst)?$", re.IGNORECASE)
 _FIRST = re.compile(rb'\s*\{\s*"resourceType"')
-_LENIENT = r",\s*[}\]]|[,:\[]\s*-?(?i:nan|inf)"
-#: What is looked at again one by one: a document says itself (``Blocks.deep``) whether it is nested too deep.
-_LOOK_AGAIN = {"ndjson": f"{_LENIENT}|{MANY_OPENINGS}", "document": _LENIENT}
+#: Patterns of what only a lenient parser takes; apart, each is found by its first character, many times faster than as one.
+_LENIENT = (r",\s*(?:[}\]]|-?(?i:nan|inf))", r":\s*-?(?i:nan|inf)", r"\[\s*-?(?i:nan|inf)")
+_MAY_BE_LENIENT = " OR ".join(f"regexp_matches(text, {quote(pattern)})" for pattern in _LENIENT)
+_MAY_BE_DEEP = f"(strlen(text) > {2 * MAX_DEPTH} AND strlen(text) - strlen(replace(replace(text, '{{', ''), '[', '')) > {MAX_DEPTH})"
+_POSITION = (1 << POSITION_BITS) - 1
 
 
 @functools.cache
@@ -103,6 +119,7 @@ class FhirReader:
     ) -> Iterator[Event]:
         """Read some of the files; what needs the others waits in staging tables."""
         self._entries: dict[int, int] = {}
+        self._best: dict[str, Integers] = {}  # per type the places of the sample so far
         fhir_sql.prepare(con)
         con.execute("CREATE OR REPLACE TEMP TABLE fhir_sample (record BIGINT, type VARCHAR, place BIGINT, text VARCHAR)")
         for kind in ("ndjson", "document"):
@@ -111,8 +128,12 @@ class FhirReader:
             for item in blocks.lines(chosen) if kind == "ndjson" else blocks.documents(chosen):
                 if isinstance(item, pa.Table):
                     yield from self._block(con, item, kind, blocks)
+                elif isinstance(item, Elements):
+                    yield from self._elements(con, item, blocks)
                 else:
                     yield item
+        if self.sample:
+            con.execute(f"CREATE OR REPLACE TEMP TABLE fhir_sample AS SELECT * FROM fhir_sample{_first(self.sample)}")
 
     def finish(self, con: duckdb.DuckDBPyConnection) -> None:
         """Resolve what needs all files."""
@@ -132,132 +153,251 @@ class FhirReader:
 
     def _block(self, con: duckdb.DuckDBPyConnection, table: pa.Table, kind: str, blocks: Blocks) -> Iterator[Event]:
         """Read one block of lines or documents into the canonical tables."""
-        con.register("_arrow", table)
-        con.execute(
-            "CREATE OR REPLACE TEMP TABLE block AS SELECT file, pos, text, NULL::VARCHAR AS url, json_valid(text) AS ok, "
-            f"regexp_matches(text, {quote(_LOOK_AGAIN[kind])}) AS lenient, left(ltrim(text), 1) AS first FROM _arrow"
-        )
-        con.unregister("_arrow")
-        if blocks.deep:
-            con.execute(f"UPDATE block SET lenient = true WHERE file IN ({', '.join(map(str, sorted(blocks.deep)))})")
-        opening = "'{', '['" if kind == "document" else "'{'"
-        bad = con.execute(
-            "SELECT file, pos, CASE WHEN NOT ok OR lenient THEN text END, ok FROM block "
-            f"WHERE NOT ok OR lenient OR first NOT IN ({opening}) ORDER BY 1, 2"
-        ).fetchall()
-        wrong: list[tuple[int, int]] = []
-        for file, pos, text, ok in bad:
-            deep = text is not None and (file in blocks.deep or too_deep(text.encode()))
-            if text is not None and (not ok or deep or _strict(text.encode()) is None):
-                rescued = list(self._rescue(con, file, text)) if kind == "document" else []
-                yield from rescued or [Rejected(file, pos, "too-deep" if ok and deep else "invalid-json")]
-                if kind == "document" and not rescued:
+        facts = _scan(con, table, "lines" if kind == "ndjson" else "documents")
+        files, places = (table.column(name).to_numpy() for name in ("file", "pos"))
+        odd = facts.odd | np.isin(files, list(blocks.deep)) if blocks.deep else facts.odd
+        opening = "{[" if kind == "document" else "{"
+        good = facts.ok & np.isin(facts.first, list(opening))
+        rescued: list[tuple[int, int, str]] = []
+        for i, text in _texts(table.column("text"), ~good | odd):
+            file, pos, ok = int(files[i]), int(places[i]), bool(facts.ok[i])
+            deep = (odd[i] or not ok) and (file in blocks.deep or too_deep(text.encode()))
+            if not ok or deep or (odd[i] and _strict(text.encode()) is None):
+                found = _rescue(file, text) if kind == "document" else None
+                yield from found[0] if found else [Rejected(file, pos, "too-deep" if ok and deep else "invalid-json")]
+                rescued += found[1] if found else []
+                if kind == "document" and not found:
                     yield Ended(file, "unreadable")
                 elif kind == "ndjson" and not ok and blocks.unfinished.get(file) == pos:
                     yield Ended(file, "truncated")
-            elif text is None or text.lstrip()[:1] not in opening:
+                good[i] = False
+            elif not good[i]:
                 yield Rejected(file, pos, "not-an-object")
-            else:
-                continue
-            wrong.append((file, pos))
-        _drop(con, "block", wrong)
-        con.execute(
-            f"CREATE OR REPLACE TEMP TABLE resource AS SELECT file, (file::BIGINT << {POSITION_BITS}) + pos AS record, "
-            "text, url, json_extract_string(text, '$.resourceType') AS type FROM block WHERE first = '{'"
-        )
-        if kind == "document":
-            yield from self._array(con)
-        yield from self._unpack(con)
-        yield from self._typed(con)
-        self._keep(con)
-        fhir_sql.extract(con, mapping())
+        records = (files << POSITION_BITS) + places
+        groups: dict[str, list[pa.Table]] = {}
+        _group(groups, facts, records, None, table.column("text"), good & (facts.first == "{"))
+        if rescued:
+            more = pa.Table.from_arrays([strings([line.encode() for *_, line in rescued]).cast(pa.large_string())], names=["text"])
+            records = np.array([(file << POSITION_BITS) + n for file, n, _ in rescued])
+            _group(groups, _scan(con, more, "documents"), records, None, more.column("text"))
+        if kind == "document" and (arrays := good & (facts.first == "[")).any():
+            opened = fhir_bundles.arrays(con, _rows(records, None, table.column("text"), arrays))
+            yield from (Read(file, -1) for file in files[arrays].tolist())
+            yield from self._enter(con, opened, groups)
+        yield from self._resources(con, groups, blocks)
 
-    def _keep(self, con: duckdb.DuckDBPyConnection) -> None:
+    def _elements(self, con: duckdb.DuckDBPyConnection, elements: Elements, blocks: Blocks) -> Iterator[Event]:
+        """Read entries or elements of a document that is read in pieces, each as a Bundle or a list of its own."""
+        table = elements.table
+        files, places, text = table.column("file").to_numpy(), table.column("pos").to_numpy(), table.column("text")
+        odd = _odd(con, table)
+        bad = np.array([i for i, line in _texts(text, odd) if too_deep(line.encode()) or _strict(line.encode()) is None], np.int64)
+        for i in bad.tolist():
+            yield from _broken_element(int(files[i]), int(places[i]), "too-deep" if too_deep(text[i].as_py().encode()) else "invalid-json")
+        good = np.isin(np.arange(len(table)), bad, invert=True)
+        records = (files << POSITION_BITS) + places
+        rows = _rows(records, None, text, good)
+        opened = (
+            fhir_bundles.entries(con, rows, "'{\"entry\":[' || text || ']}'")
+            if elements.shape == "entries"
+            else fhir_bundles.arrays(con, rows, "'[' || text || ']'")
+        )
+        for record in opened.broken:
+            yield from _broken_element(record >> POSITION_BITS, record & _POSITION, "invalid-json")
+        groups: dict[str, list[pa.Table]] = {}
+        yield from self._enter(con, opened, groups)
+        yield from self._resources(con, groups, blocks)
+
+    def _resources(self, con: duckdb.DuckDBPyConnection, groups: dict[str, list[pa.Table]], blocks: Blocks) -> Iterator[Event]:
+        """Extract resources by type; Bundles are unpacked until none is left."""
+        while bundles := groups.pop("Bundle", None):
+            opened = fhir_bundles.entries(con, pa.concat_tables(bundles))
+            for record in opened.broken:
+                yield from self._invalid(record, blocks)
+            for record in opened.unlike:
+                yield Rejected(record >> POSITION_BITS, record & _POSITION, "not-an-object")
+            for record in opened.opened:
+                yield Read(record >> POSITION_BITS, -1)
+            yield from self._enter(con, opened, groups)
+        for name in sorted(groups):
+            yield from self._extract(con, name, pa.concat_tables(groups[name]), blocks)
+
+    def _enter(self, con: duckdb.DuckDBPyConnection, opened: fhir_bundles.Opened, groups: dict[str, list[pa.Table]]) -> Iterator[Event]:
+        """Number the entries of each file and add those that are objects to the groups."""
+        if not len(opened.up):
+            return
+        files = opened.up >> POSITION_BITS
+        numbers = np.zeros(len(files), np.int64)
+        for file in np.unique(files).tolist():
+            base, mine = self._entries.get(file, 0), np.flatnonzero(files == file)
+            order = mine[np.lexsort((opened.number[mine], opened.up[mine]))]
+            numbers[order] = base + np.arange(1, len(mine) + 1)
+            self._entries[file] = base + len(mine)
+            yield Read(file, len(mine))
+        records = (files << POSITION_BITS) + (1 << ENTRY_BIT) + numbers
+        facts = _scan(con, opened.table, "entries")
+        objects = facts.first == "{"
+        for record in np.sort(records[~objects]).tolist():
+            yield Rejected(record >> POSITION_BITS, record & _POSITION, "not-an-object")
+        _group(groups, facts, records, opened.table.column("url"), opened.table.column("text"), objects)
+
+    def _invalid(self, record: int, blocks: Blocks) -> Iterator[Event]:
+        """Reject a line that turned out to be no JSON when it was extracted."""
+        file, pos = record >> POSITION_BITS, record & _POSITION
+        yield Rejected(file, pos, "invalid-json")
+        if blocks.unfinished.get(file) == pos:
+            yield Ended(file, "truncated")
+
+    def _extract(self, con: duckdb.DuckDBPyConnection, name: str, rows: pa.Table, blocks: Blocks) -> Iterator[Event]:
+        """Extract the resources of one type; those without a type are rejected."""
+        records = rows.column("record").to_numpy()
+        if not name:
+            yield from (Rejected(record >> POSITION_BITS, record & _POSITION, "no-resource-type") for record in np.sort(records).tolist())
+            return
+        if name in _extracted():
+            broken = fhir_sql.extract(con, mapping(), name, rows)
+            for record in broken:
+                yield from self._invalid(record, blocks)
+            if broken:
+                keep = np.isin(records, broken, invert=True)
+                rows, records = rows.filter(truths(keep)), records[keep]
+        if len(rows):
+            con.execute("INSERT INTO types VALUES ('fhir', ?, ?)", [name if name in resource_types() else "other", len(rows)])
+            for file, n in zip(*(part.tolist() for part in np.unique(records >> POSITION_BITS, return_counts=True)), strict=True):
+                con.execute("INSERT INTO profiled VALUES (?, ?)", [file, n])
+            self._keep(con, name, rows, records)
+
+    def _keep(self, con: duckdb.DuckDBPyConnection, name: str, rows: pa.Table, records: Integers) -> None:
         """Keep whole resources for checks of their structure: of each type those that come first in a fixed shuffle of places."""
         if self.sample == 0:
             return
-        first = "" if self.sample is None else _first(self.sample)
-        place = f"((record % 1000003) * 7919 + (record >> {POSITION_BITS}) * 104729) % 1000003"
-        con.execute(f"INSERT INTO fhir_sample SELECT record, type, {place} AS place, text FROM resource{first}")
+        place = ((records % 1000003) * 7919 + (records >> POSITION_BITS) * 104729) % 1000003
+        chosen = np.arange(len(records))
         if self.sample is not None:
-            con.execute(f"CREATE OR REPLACE TEMP TABLE fhir_sample AS SELECT * FROM fhir_sample{first}")
-
-    def _rescue(self, con: duckdb.DuckDBPyConnection, file: int, text: str) -> Iterator[Event]:
-        """Read a broken document as lines when it turns out to be NDJSON with a bad first line."""
-        lines = [(n, line.strip()) for n, line in enumerate(text.split("\n"), 1) if line.strip()]
-        deep = {n for n, line in lines if too_deep(line.encode())}
-        good = [(n, line) for n, line in lines if n not in deep and isinstance(_strict(line.encode()), dict)]
-        if not any('"resourceType"' in line for _, line in good):
-            return
-        numbers = {n for n, _ in good}
-        yield Read(file, len(lines) - 1)
-        yield from (Rejected(file, n, "too-deep" if n in deep else "invalid-json") for n, _ in lines if n not in numbers)
-        con.executemany("INSERT INTO block VALUES (?, ?, ?, NULL, true, false, '{')", [(file, n, line) for n, line in good if n > 1])
-
-    def _array(self, con: duckdb.DuckDBPyConnection) -> Iterator[Event]:
-        """Unpack documents that are arrays of resources."""
-        con.execute(
-            "CREATE OR REPLACE TEMP TABLE entry AS SELECT file, NULL::VARCHAR AS url, e AS text, pos AS up, i FROM ("
-            "SELECT file, pos, unnest(list) e, generate_subscripts(list, 1) i FROM (SELECT file, pos, "
-            "from_json(text, '[\"JSON\"]') list FROM block WHERE first = '[')) ORDER BY ALL"
-        )
-        for file, n in con.execute("SELECT file, count(*) FROM block WHERE first = '[' GROUP BY 1 ORDER BY 1").fetchall():
-            yield Read(file, -n)
-        yield from self._enter(con)
-
-    def _unpack(self, con: duckdb.DuckDBPyConnection) -> Iterator[Event]:
-        """Replace Bundles by their entries' resources until none is left."""
-        while True:
-            bundles = con.execute(
-                "SELECT file, record, coalesce(json_type(text, '$.entry'), 'NULL') FROM resource WHERE type = 'Bundle' ORDER BY 2"
-            ).fetchall()
-            if not bundles:
-                return
-            for file, record, kind in bundles:
-                if kind in {"ARRAY", "NULL"}:
-                    yield Read(file, -1)
-                else:
-                    yield Rejected(file, record & ((1 << POSITION_BITS) - 1), "not-an-object")
-            con.execute(
-                "CREATE OR REPLACE TEMP TABLE entry AS SELECT file, json_extract_string(e, '$.fullUrl') AS url, "
-                "json_extract(e, '$.resource') AS text, record AS up, i FROM (SELECT file, record, unnest(list) e, "
-                "generate_subscripts(list, 1) i FROM (SELECT file, record, from_json(json_extract(text, '$.entry'), "
-                "'[\"JSON\"]') list FROM resource WHERE type = 'Bundle')) WHERE json_type(e, '$.resource') IS NOT NULL"
+            best = self._best.get(name, np.zeros(0, np.int64))
+            if len(best) == self.sample:
+                chosen = np.flatnonzero(place <= best[-1])
+            chosen = chosen[np.lexsort((records[chosen], place[chosen]))][: self.sample]
+            self._best[name] = np.sort(np.concatenate([best, place[chosen]]))[: self.sample]
+        if len(chosen):
+            kept = pa.Table.from_arrays(
+                [integers(records[chosen]), integers(place[chosen]), rows.column("text").take(integers(chosen))],
+                names=["record", "place", "text"],
             )
-            con.execute("DELETE FROM resource WHERE type = 'Bundle'")
-            yield from self._enter(con)
+            con.register("_kept", kept)
+            con.execute(f"INSERT INTO fhir_sample SELECT record, {quote(name)}, place, text FROM _kept")
+            con.unregister("_kept")
 
-    def _enter(self, con: duckdb.DuckDBPyConnection) -> Iterator[Event]:
-        """Number the entries of each file and append those that are objects to ``resource``."""
-        counts = con.execute("SELECT file, count(*) FROM entry GROUP BY 1 ORDER BY 1").fetchall()
-        bases = [(file, self._entries.get(file, 0)) for file, _ in counts]
-        con.execute("CREATE OR REPLACE TEMP TABLE base (file INTEGER, base BIGINT)")
-        if bases:
-            con.executemany("INSERT INTO base VALUES (?, ?)", bases)
-        con.execute(
-            "CREATE OR REPLACE TEMP TABLE entered AS SELECT file, (file::BIGINT << "
-            f"{POSITION_BITS}) + (1::BIGINT << {ENTRY_BIT}) + base + row_number() OVER (PARTITION BY file ORDER BY up, i) AS record, "
-            "text, url, json_extract_string(text, '$.resourceType') AS type, json_type(text) AS kind FROM entry JOIN base USING (file)"
-        )
-        for file, n in counts:
-            self._entries[file] = self._entries.get(file, 0) + n
-            yield Read(file, n)
-        yield from (
-            Rejected(file, record & ((1 << POSITION_BITS) - 1), "not-an-object")
-            for file, record in con.execute("SELECT file, record FROM entered WHERE kind IS DISTINCT FROM 'OBJECT' ORDER BY 2").fetchall()
-        )
-        con.execute("INSERT INTO resource SELECT file, record, text, url, type FROM entered WHERE kind = 'OBJECT'")
 
-    def _typed(self, con: duckdb.DuckDBPyConnection) -> Iterator[Event]:
-        """Reject objects without a resourceType and count the others by type."""
-        for file, record in con.execute("SELECT file, record FROM resource WHERE coalesce(type, '') = '' ORDER BY 2").fetchall():
-            yield Rejected(file, record & ((1 << POSITION_BITS) - 1), "no-resource-type")
-        con.execute("DELETE FROM resource WHERE coalesce(type, '') = ''")
-        con.execute(
-            f"INSERT INTO types SELECT 'fhir', CASE WHEN type IN ({', '.join(map(quote, resource_types()))}) THEN type "
-            "ELSE 'other' END, count(*) FROM resource GROUP BY ALL"
-        )
-        con.execute("INSERT INTO profiled SELECT file, count(*) FROM resource GROUP BY file")
+def _broken_element(file: int, place: int, reason: str) -> Iterator[Event]:
+    """Reject an element of a document that is read in pieces: the document is not what it should be."""
+    yield from (Read(file, 1), Rejected(file, place, reason), Ended(file, "truncated"))
+
+
+def _texts(column: pa.ChunkedArray, chosen: np.typing.NDArray[np.bool_]) -> Iterator[tuple[int, str]]:
+    """Yield the chosen texts and their places in the column."""
+    places = np.flatnonzero(chosen)
+    yield from zip(places.tolist(), column.take(integers(places)).to_pylist(), strict=True)
+
+
+@dataclass(slots=True)
+class _Facts:
+    """What a first look says of each row: ``kind`` indexes ``kinds`` (resource types, ``""`` for none)."""
+
+    kind: Integers
+    kinds: list[str]
+    ok: np.typing.NDArray[np.bool_]
+    odd: np.typing.NDArray[np.bool_]
+    first: np.typing.NDArray[np.str_]
+
+
+def _scan(con: duckdb.DuckDBPyConnection, table: pa.Table, trust: str) -> _Facts:
+    """Look at each row once: is it JSON, may it use a leniency of the parser, what type of resource is it.
+
+    ``trust``: ``documents`` are parsed here; ``lines`` of a type that is extracted are parsed then, and only then;
+    ``entries`` come out of the parser.
+    """
+    numbered = pa.Table.from_arrays([integers(np.arange(len(table))), table.column("text")], names=["i", "text"])
+    con.register("_scanned", batched(numbered, 1 if trust == "documents" and table.nbytes > len(table) * 65536 else BATCH_ROWS))
+    valid = {
+        "entries": "true",
+        "documents": "coalesce(json_valid(text), false)",
+        "lines": f"CASE WHEN head IN ({', '.join(map(quote, sorted(_extracted())))}) THEN true ELSE coalesce(json_valid(text), false) END",
+    }[trust]
+    odd = {"entries": "false", "documents": _MAY_BE_LENIENT, "lines": f"{_MAY_BE_LENIENT} OR {_MAY_BE_DEEP}"}[trust]
+    found = con.sql(
+        "SELECT i, CASE WHEN head <> '' THEN head WHEN ok AND first = '{' THEN coalesce(json_extract_string(text, '$.resourceType'), '') "
+        f"ELSE '' END AS kind, ok::TINYINT AS ok, ({odd})::TINYINT AS odd, first FROM (SELECT *, {valid} AS ok FROM (SELECT i, text, "
+        "coalesce(left(ltrim(text), 1), '') AS first, coalesce(regexp_extract(left(text, 80), "
+        """'^\\{\\s*"resourceType"\\s*:\\s*"([A-Za-z]+)"', 1), '') AS head FROM _scanned))"""
+    ).to_arrow_table()
+    con.unregister("_scanned")
+    order = np.argsort(found.column("i").to_numpy(), kind="stable")
+    kinds, kind = _coded(found.column("kind"))
+    firsts, first = _coded(found.column("first"))
+    return _Facts(
+        kind[order],
+        kinds,
+        found.column("ok").to_numpy()[order].astype(np.bool_),
+        found.column("odd").to_numpy()[order].astype(np.bool_),
+        np.array([*firsts, ""], np.str_)[first[order]],
+    )
+
+
+def _odd(con: duckdb.DuckDBPyConnection, table: pa.Table) -> np.typing.NDArray[np.bool_]:
+    """Say which texts may use a leniency of the parser or be nested too deep."""
+    numbered = pa.Table.from_arrays([integers(np.arange(len(table))), table.column("text")], names=["i", "text"])
+    con.register("_scanned", batched(numbered))
+    found = con.execute(f"SELECT i FROM _scanned WHERE {_MAY_BE_LENIENT} OR {_MAY_BE_DEEP}").fetchall()
+    con.unregister("_scanned")
+    return np.isin(np.arange(len(table)), [i for (i,) in found])
+
+
+def _coded(column: pa.ChunkedArray) -> tuple[list[str], Integers]:
+    """Return the different texts of a column and, for each row, which one it is."""
+    encoded = column.combine_chunks().dictionary_encode()
+    encoded = encoded.combine_chunks() if isinstance(encoded, pa.ChunkedArray) else encoded
+    return encoded.dictionary.to_pylist(), encoded.indices.to_numpy().astype(np.int64)
+
+
+def _rows(records: Integers, urls: pa.ChunkedArray | None, texts: pa.ChunkedArray, chosen: np.typing.NDArray[np.bool_]) -> pa.Table:
+    """Return the chosen rows as (record, url, text)."""
+    url = pa.nulls(len(records), pa.large_string()) if urls is None else urls
+    table = pa.Table.from_arrays([integers(records), url, texts], names=["record", "url", "text"])
+    return table if chosen.all() else table.filter(truths(chosen))
+
+
+def _group(
+    groups: dict[str, list[pa.Table]],
+    facts: _Facts,
+    records: Integers,
+    urls: pa.ChunkedArray | None,
+    texts: pa.ChunkedArray,
+    chosen: np.typing.NDArray[np.bool_] | None = None,
+) -> None:
+    """Add the chosen rows to the groups of their resource types."""
+    for number, name in enumerate(facts.kinds):
+        mine = facts.kind == number if chosen is None else (facts.kind == number) & chosen
+        if mine.any():
+            groups.setdefault(name, []).append(_rows(records, urls, texts, mine))
+
+
+def _rescue(file: int, text: str) -> tuple[list[Event], list[tuple[int, int, str]]] | None:
+    """Read a broken document as lines when it turns out to be NDJSON with a bad first line: its events and good lines."""
+    lines = [(n, line.strip()) for n, line in enumerate(text.split("\n"), 1) if line.strip()]
+    deep = {n for n, line in lines if too_deep(line.encode())}
+    good = [(n, line) for n, line in lines if n not in deep and isinstance(_strict(line.encode()), dict)]
+    if not any('"resourceType"' in line for _, line in good):
+        return None
+    numbers = {n for n, _ in good}
+    bad: list[Event] = [Rejected(file, n, "too-deep" if n in deep else "invalid-json") for n, _ in lines if n not in numbers]
+    return [Read(file, len(lines) - 1), *bad], [(file, n, line) for n, line in good if n > 1]
+
+
+@functools.cache
+def _extracted() -> frozenset[str]:
+    """Return the resource types that are parsed when they are extracted."""
+    return frozenset(kind for entry in mapping().values() for kind in entry["types"]) | {"Medication", "Bundle"}
 
 
 def _first(sample: int) -> str:
@@ -270,7 +410,9 @@ def _whole(path: Path, start: bytes) -> Any:
         return {"resourceType": ""}
     try:
         with open_stream(path) as stream:
-            return _strict(stream.read().removeprefix(b"\xef\xbb\xbf"))
+            data = stream.read(BLOCK_BYTES + 1)
+        # a longer one is not parsed to see what it is
+        return {"resourceType": ""} if len(data) > BLOCK_BYTES else _strict(data.removeprefix(b"\xef\xbb\xbf"))
     except STREAM_ERRORS:
         return None
 
@@ -285,12 +427,3 @@ def _strict(data: bytes) -> Any:
         return orjson.loads(data)
     except orjson.JSONDecodeError:
         return None
-
-
-def _drop(con: duckdb.DuckDBPyConnection, table: str, rows: list[tuple[int, int]]) -> None:
-    """Delete rows by (file, pos)."""
-    if rows:
-        keys = pa.Table.from_arrays([integers(np.array(column)) for column in zip(*rows, strict=True)], names=["file", "pos"])
-        con.register("_drop", keys)
-        con.execute(f"DELETE FROM {table} USING _drop WHERE {table}.file = _drop.file AND {table}.pos = _drop.pos")
-        con.unregister("_drop")

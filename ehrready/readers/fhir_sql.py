@@ -7,12 +7,18 @@ numbers as JSON, so that a number written as a string is a finding and not a num
 
 from __future__ import annotations
 
+import functools
 import json
+from dataclasses import dataclass
 from typing import Any
 
 import duckdb
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from ehrready.engines.duckdb import quote
+from ehrready.readers.blocks import batched, truths
 from ehrready.tables import TABLES
 
 _CONCEPT = {
@@ -21,6 +27,7 @@ _CONCEPT = {
     "extension": [{"url": "VARCHAR", "valueCode": "VARCHAR"}],
 }
 _CODING = _CONCEPT["coding"][0]
+_PLAIN = {"text": "VARCHAR", "coding": [{"code": "VARCHAR"}]}
 _REASON = [{"url": "VARCHAR", "valueCode": "VARCHAR"}]
 _QUANTITY = {"value": "JSON", "unit": "VARCHAR", "system": "VARCHAR", "code": "VARCHAR", "comparator": "VARCHAR"}
 _US_CORE = "http://hl7.org/fhir/us/core/StructureDefinition/us-core-"
@@ -40,10 +47,13 @@ _REFERENCES = {"patient_id", "encounter_id", "site"}
 
 _MACROS = f"""
 CREATE OR REPLACE TEMP MACRO ref(v) AS CASE
+    WHEN starts_with(v, 'Patient/') AND NOT contains(v[9:], '/') AND NOT contains(v, '?') THEN v[9:]
+    WHEN starts_with(v, 'Encounter/') AND NOT contains(v[11:], '/') AND NOT contains(v, '?') THEN v[11:]
     WHEN v IS NULL OR contains(v, '?') OR starts_with(v, '#') THEN v
     WHEN starts_with(v, 'urn:uuid:') THEN v[10:]
     ELSE regexp_extract(v, '([^/]*)(?:/_history/.*)?$', 1) END;
 CREATE OR REPLACE TEMP MACRO patient_ref(v) AS CASE
+    WHEN starts_with(v, 'Patient/') AND NOT contains(v[9:], '/') OR NOT contains(v, '/') THEN clean(ref(v))
     WHEN regexp_matches(v, '(^|/)(Group|Device|Location|Practitioner|Organization|Medication|Substance)/[^/]+$')
     THEN absent('not-a-patient') ELSE clean(ref(v)) END;
 CREATE OR REPLACE TEMP MACRO why(ext) AS list_extract(list_transform(list_filter(ext, lambda e:
@@ -70,55 +80,127 @@ def prepare(con: duckdb.DuckDBPyConnection) -> None:
     )
 
 
-def extract(con: duckdb.DuckDBPyConnection, mapping: dict[str, Any]) -> None:
-    """Move the block in the temp table ``resource`` into the canonical tables."""
-    present = {row[0] for row in con.execute("SELECT DISTINCT type FROM resource").fetchall()}
-    con.execute(
-        "INSERT INTO alias SELECT DISTINCT ref(url), id FROM (SELECT url, json_extract_string(text, '$.id') id FROM resource "
-        "WHERE url IS NOT NULL AND type IN ('Patient', 'Encounter')) WHERE id IS NOT NULL AND ref(url) <> id"
-    )
-    if "Medication" in present:
-        structure = json.dumps({"id": "VARCHAR", "code": _CONCEPT})
+def extract(con: duckdb.DuckDBPyConnection, mapping: dict[str, Any], kind: str, rows: pa.Table) -> list[int]:
+    """Move the resources of one type (record, url, text) into the canonical tables.
+
+    Returns the records whose text turned out to be no JSON: they are not in the tables.
+    """
+    urls = rows.column("url").null_count < len(rows)
+    con.register("_rows", batched(rows))
+    if kind == "Medication":
+        con.execute(_DRUGS)
+        broken = con.execute("SELECT record FROM drugs WHERE x IS NULL").fetchall()
+        con.execute("INSERT INTO drug SELECT x.id, ref(url), x.code FROM drugs WHERE x IS NOT NULL")
+        con.unregister("_rows")
+        return [record for (record,) in broken]
+    form = _form(next(table for table, entry in mapping.items() if kind in entry["types"]), kind)
+    typed = con.sql(form.typed_with_url if urls else form.typed).to_arrow_table()
+    broken: list[int] = typed.column("record").filter(typed.column("broken")).to_pylist()
+    if broken:
+        typed = typed.filter(pc.invert(typed.column("broken")))
+        con.register("_rows", batched(rows.filter(truths(np.isin(rows.column("record").to_numpy(), broken, invert=True)))))
+    con.register("typed", batched(typed))  # an Arrow table and not a temporary one: scanned by all threads however small it is
+    null, *seen = con.execute(form.look).fetchall()[0]
+    for statement in form.insert:
+        con.execute(statement)
+    if urls and kind in {"Patient", "Encounter"}:
         con.execute(
-            f"INSERT INTO drug SELECT x.id, ref(url), x.code FROM (SELECT url, json_transform(text, {quote(structure)}) x "
-            "FROM resource WHERE type = 'Medication')"
+            "INSERT INTO alias SELECT DISTINCT ref(url), own FROM typed WHERE url IS NOT NULL AND own IS NOT NULL AND ref(url) <> own"
         )
-    for table, entry in mapping.items():
-        types = [kind for kind in entry["types"] if kind in present]
-        if types:
-            _extract_table(con, table, entry, types)
+    for found, statement in zip([null, *seen], [form.nulls, *form.wrong], strict=True):
+        if found and statement:
+            con.execute(statement)
+    con.unregister("typed")
+    con.unregister("_rows")
+    return broken
 
 
-def _extract_table(con: duckdb.DuckDBPyConnection, table: str, entry: dict[str, Any], types: list[str]) -> None:
-    structure: dict[str, Any] = {"id": "VARCHAR", "meta": {"security": [_CODING]}}
-    select = ["record", "coalesce(x.id, ref(url)) AS id"]
+_DRUGS = (
+    "CREATE OR REPLACE TEMP TABLE drugs AS SELECT record, url, TRY(json_transform(text, "
+    f"{quote(json.dumps({'id': 'VARCHAR', 'code': _CONCEPT}))})) x FROM _rows"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class _Form:
+    """The statements that extract resources of one type: made once, run for every block.
+
+    ``look`` says in one row whether there are JSON nulls, and whether each of ``wrong`` has anything to do.
+    """
+
+    typed: str
+    typed_with_url: str
+    look: str
+    insert: tuple[str, ...]
+    nulls: str
+    wrong: tuple[str, ...]
+
+
+@functools.cache
+def _form(table: str, kind: str) -> _Form:
+    """Return the statements of a resource type; the mapping is one file, read once."""
+    from ehrready.readers.fhir import mapping
+
+    entry = mapping()[table]
+    structure: dict[str, Any] = {"id": "VARCHAR", "meta": {"security": "JSON"}}
+    select = ["record", "x IS NULL AS broken", "contains(text, 'null') AS has_null", "$id AS id"]
     columns = entry["columns"]
     for name in TABLES[table].names[2:]:
         if name in columns:
             select.append(f'{_scalar(structure, name, columns[name])} AS "{name}"')
         elif table == "patient" and name == "patient_id":
-            select.append("coalesce(x.id, ref(url)) AS patient_id")
+            select.append("$id AS patient_id")
         elif name == "source_type":
-            select.append("type AS source_type")
+            select.append(f"{quote(kind)} AS source_type")
         elif name == "excluded":
             select.append(f"{_excluded(structure, entry)} AS excluded")
         elif table == "observation" and name == "value_kind":
             select.extend(_observation(structure))
         elif name not in _OBSERVATION or table != "observation":
-            select.append(f'NULL AS "{name}"')
-    concepts = []
+            select.append(f'NULL::VARCHAR AS "{name}"')
+    elements = []
     for number, (element, spec) in enumerate(entry["concepts"].items()):
-        concepts.append((element, spec, f"c{number}"))
+        listed = "[]" in spec.get("path", "")
+        elements.append(_Element(element, f"c{number}", listed, bool(spec.get("optional")), spec))
         select.append(f"{_concept(structure, spec)} AS c{number}")
+        if "reference" in spec:
+            select.append(f"{_reference(structure, spec)} AS drug_ref")
     names = ", ".join(f'"{n}"' for n in TABLES[table].names)
-    con.execute(
-        f"CREATE OR REPLACE TEMP TABLE typed AS SELECT {', '.join(select)} FROM (SELECT record, url, type, "
-        f"json_transform(text, {quote(json.dumps(structure))}) x FROM resource WHERE type IN ({', '.join(map(quote, types))}))"
+    made = f"FROM (SELECT record, url, text, TRY(json_transform(text, {quote(json.dumps(structure))})) x FROM _rows)"
+    with_url = ["x.id AS own", "url", *select]
+    insert = [f'INSERT INTO "{table}" ({names}) SELECT {names} FROM typed', *_concepts(elements)]
+    if any("reference" in element.spec for element in elements):
+        insert.append(
+            'INSERT INTO medication_ref SELECT record, patient_id, encounter_id, "at", drug_ref FROM typed '
+            "WHERE excluded IS NULL AND drug_ref IS NOT NULL"
+        )
+    wrong = _wrong_types(table, entry, elements)
+    looks = "".join(f", coalesce(bool_or({condition}), false)" for condition, _ in wrong)
+    return _Form(
+        f"SELECT {', '.join(select).replace('$id', 'x.id')} {made}",
+        f"SELECT {', '.join(with_url).replace('$id', 'coalesce(x.id, ref(url))')} {made}",
+        f"SELECT coalesce(bool_or(has_null), false){looks} FROM typed",
+        tuple(insert),
+        _nulls(elements),
+        tuple(statement for _, statement in wrong),
     )
-    con.execute(f'INSERT INTO "{table}" ({names}) SELECT {names} FROM typed')
-    for element, spec, column in concepts:
-        _insert_concept(con, element, spec, column)
-    _wrong_types(con, table, entry, types)
+
+
+@dataclass(frozen=True, slots=True)
+class _Element:
+    """A coded element: the column of ``typed`` that holds its JSON text, a list of concepts or one."""
+
+    name: str
+    column: str
+    listed: bool
+    optional: bool
+    spec: dict[str, Any]
+
+    @property
+    def plain(self) -> str:
+        """The name of the property where the element is one of the resource itself, else ``""``."""
+        path: str = self.spec.get("path", "").removesuffix("[]")
+        return "" if "[" in path or "." in path else path
 
 
 def _leaf(structure: dict[str, Any], path: str, leaf: Any) -> str:
@@ -150,19 +232,24 @@ def _scalar(structure: dict[str, Any], name: str, paths: str | list[str]) -> str
         for path in [paths] if isinstance(paths, str) else paths:
             if "." not in path:
                 structure[f"_{path}"] = {"extension": _REASON}
-                found.append(f'absent(why(x."_{path}".extension))')
+                found.append(f'CASE WHEN x."_{path}".extension IS NOT NULL THEN absent(why(x."_{path}".extension)) END')
     return f"coalesce({', '.join(found)})" if len(found) > 1 else found[0]
 
 
 def _excluded(structure: dict[str, Any], entry: dict[str, Any]) -> str:
     """Return the SQL of the reason why a record is in no denominator."""
-    cases = ["WHEN len(list_filter(x.meta.security, lambda k: k.code = 'HTEST')) > 0 THEN 'test-patient'"]
+
+    def among(text: str, shape: Any, codings: str, code: str) -> str:  # parsed only where the code is in the text
+        parsed = f"from_json({text}, {quote(json.dumps(shape))}){codings}"
+        return f"CASE WHEN contains({text}, {quote(code)}) THEN len(list_filter({parsed}, lambda k: k.code = {quote(code)})) > 0 ELSE false END"
+
+    cases = [f"WHEN {among('x.meta.security', [_CODING], '', 'HTEST')} THEN 'test-patient'"]
     structure.setdefault("status", "VARCHAR")
     cases.append("WHEN x.status = 'entered-in-error' THEN 'entered-in-error'")
     if "excluded_by" in entry:
-        structure.setdefault("verificationStatus", _CONCEPT)
+        structure.setdefault("verificationStatus", "JSON")
         for code in ("entered-in-error", "refuted"):
-            cases.append(f"WHEN len(list_filter(x.verificationStatus.coding, lambda k: k.code = '{code}')) > 0 THEN '{code}'")
+            cases.append(f"WHEN {among('x.verificationStatus', _CONCEPT, '.coding', code)} THEN '{code}'")
     return f"CASE {' '.join(cases)} END"
 
 
@@ -181,22 +268,26 @@ def _observation(structure: dict[str, Any]) -> list[str]:
         valueInteger="JSON",
         valueDateTime="VARCHAR",
         valueTime="VARCHAR",
-        valueCodeableConcept=_CONCEPT,
+        valueCodeableConcept="JSON",
         valueRange="JSON",
         valueRatio="JSON",
         valueSampledData="JSON",
         valuePeriod="JSON",
-        component=[{"code": _CONCEPT}],
+        component=[{"code": "JSON"}],
         hasMember=[{"reference": "VARCHAR"}],
-        dataAbsentReason=_CONCEPT,
+        dataAbsentReason=_PLAIN,
         referenceRange=[{"low": {"value": "JSON"}, "high": {"value": "JSON"}}],
     )
     number = "coalesce(number_of(x.valueQuantity.value), number_of(x.valueInteger))"
-    reason = "coalesce(list_extract(list_transform(x.dataAbsentReason.coding, lambda k: k.code), 1), x.dataAbsentReason.text)"
+    reason = "coalesce(x.dataAbsentReason.coding[1].code, x.dataAbsentReason.text)"
+    coded = (
+        "CASE WHEN x.valueCodeableConcept IS NULL THEN false ELSE json_type(x.valueCodeableConcept, '$.coding') IS NOT DISTINCT FROM 'ARRAY' "
+        "OR clean(json_extract_string(x.valueCodeableConcept, '$.text')) IS NOT NULL END"
+    )
     return [
         f"CASE WHEN {number} IS NOT NULL THEN 'number' WHEN x.valueQuantity.value IS NOT NULL OR x.valueInteger IS NOT NULL "
         "OR clean(x.valueString) IS NOT NULL THEN 'text' "
-        "WHEN x.valueCodeableConcept.coding IS NOT NULL OR clean(x.valueCodeableConcept.text) IS NOT NULL THEN 'coded' "
+        f"WHEN {coded} THEN 'coded' "
         "WHEN x.valueBoolean IS NOT NULL THEN 'boolean' WHEN x.valueDateTime IS NOT NULL OR x.valueTime IS NOT NULL THEN 'time' "
         "WHEN coalesce(x.valueRange, x.valueRatio, x.valueSampledData, x.valuePeriod) IS NOT NULL THEN 'other' "
         "WHEN len(x.component) > 0 OR len(x.hasMember) > 0 THEN 'components' END AS value_kind",
@@ -213,73 +304,96 @@ def _observation(structure: dict[str, Any]) -> list[str]:
 
 
 def _concept(structure: dict[str, Any], spec: dict[str, Any]) -> str:
-    """Return the SQL of a concept: a struct, or a list of structs for a repeating element."""
+    """Return the SQL of the JSON text of a concept, or of a list of them for a repeating element."""
     if "coding" in spec:
-        sql = _leaf(structure, spec["coding"], _CODING)
-        return f"CASE WHEN {sql} IS NOT NULL THEN {{'text': NULL::VARCHAR, 'coding': [{sql}], 'extension': NULL}}::{_CODEABLE} END"
+        sql = _leaf(structure, spec["coding"], "JSON")
+        return f"'{{\"coding\":[' || {sql}::VARCHAR || ']}}'"
     if "us_core" in spec:
         structure["extension"] = [{"url": "VARCHAR", "extension": [{"url": "VARCHAR", "valueCoding": _CODING, "valueString": "VARCHAR"}]}]
         url = quote(_US_CORE + spec["us_core"])
         parts = f"flatten(list_transform(list_filter(x.extension, lambda e: e.url = {url}), lambda e: e.extension))"
         return (
-            f"CASE WHEN len({parts}) > 0 THEN {{'text': list_extract(list_transform(list_filter({parts}, lambda p: "
+            f"CASE WHEN len({parts}) > 0 THEN to_json({{'text': list_extract(list_transform(list_filter({parts}, lambda p: "
             f"p.url = 'text'), lambda p: p.valueString), 1), 'coding': list_transform(list_filter({parts}, lambda p: "
-            f"p.url = 'ombCategory' AND p.valueCoding IS NOT NULL), lambda p: p.valueCoding), 'extension': NULL}}::{_CODEABLE} END"
+            "p.url = 'ombCategory' AND p.valueCoding IS NOT NULL), lambda p: p.valueCoding)})::VARCHAR END"
         )
     path: str = spec["path"]
-    if path.endswith("[]"):
-        structure[path.removesuffix("[]")] = [_CONCEPT]
-        return f'x."{path.removesuffix("[]")}"'
     if "[]." in path:
         outer, inner = path.split("[].")
         item = structure.setdefault(outer, [{}])[0]
-        item[inner] = _CONCEPT
-        return f'list_transform(x."{outer}", lambda e: e."{inner}")'
-    sql = _leaf(structure, path, _CONCEPT)
+        item[inner] = "JSON"
+        return f"'[' || array_to_string(list_transform(x.\"{outer}\", lambda e: coalesce(e.\"{inner}\"::VARCHAR, 'null')), ',') || ']'"
+    sql = f"{_leaf(structure, path.removesuffix('[]'), 'JSON')}::VARCHAR"
     if "reference" not in spec:
         return sql
     reference = _leaf(structure, spec["reference"], "VARCHAR")
-    structure["contained"] = [{"id": "VARCHAR", "code": _CONCEPT}]
-    inner = f"list_extract(list_transform(list_filter(x.contained, lambda e: '#' || e.id = {reference}), lambda e: e.code), 1)"
-    # a reference to another resource is resolved when everything is read: it travels in the text for now
-    return (
-        f"CASE WHEN {sql} IS NULL AND starts_with({reference}, '#') THEN {inner} WHEN {sql} IS NULL AND {reference} IS NOT NULL "
-        f"THEN {{'text': {quote(_REF_MARK)} || ref({reference}), 'coding': NULL, 'extension': NULL}}::{_CODEABLE} ELSE {sql} END"
-    )
+    structure["contained"] = [{"id": "VARCHAR", "code": "JSON"}]
+    inner = f"list_extract(list_transform(list_filter(x.contained, lambda e: '#' || e.id = {reference}), lambda e: e.code), 1)::VARCHAR"
+    return f"CASE WHEN {sql} IS NULL AND starts_with({reference}, '#') THEN {inner} ELSE {sql} END"
 
 
-_REF_MARK = "\x02"
+def _reference(structure: dict[str, Any], spec: dict[str, Any]) -> str:
+    """Return the SQL of a reference that stands for the concept; it is resolved when everything is read."""
+    sql, reference = _leaf(structure, spec["path"], "JSON"), _leaf(structure, spec["reference"], "VARCHAR")
+    return f"CASE WHEN {sql} IS NULL AND NOT starts_with({reference}, '#') THEN ref({reference}) END"
 
 
-def _insert_concept(con: duckdb.DuckDBPyConnection, element: str, spec: dict[str, Any], column: str) -> None:
-    """Write the concept and coding rows of one element of the block."""
-    path = spec.get("path", "")
-    common = 'record, patient_id, encounter_id, site, "at"'
-    if "[]" in path:
-        rows = f"SELECT {common}, unnest({column}) c, generate_subscripts({column}, 1) ordinal FROM typed WHERE excluded IS NULL AND len({column}) > 0"
-        if not spec.get("optional"):
-            rows += f" UNION ALL SELECT {common}, NULL, 1 FROM typed WHERE excluded IS NULL AND coalesce(len({column}), 0) = 0"
-    else:
-        rows = f"SELECT {common}, {column} c, 1 ordinal FROM typed WHERE excluded IS NULL"
-        if spec.get("optional"):
-            rows += f" AND {column} IS NOT NULL"
-    if "reference" in spec:
-        con.execute(
-            f'INSERT INTO medication_ref SELECT record, patient_id, encounter_id, "at", c."text"[2:] FROM ({rows}) '
-            f'WHERE starts_with(c."text", {quote(_REF_MARK)})'
+#: The columns of a concept in the struct ``c``.
+_TEXT = (
+    'coalesce(clean(c."text"), clean(list_extract(list_transform(list_filter(c.coding, lambda k: clean(k.display) IS NOT NULL AND NOT '
+    "coalesce(null_coding(k), false)), lambda k: k.display), 1)), clean(list_extract(list_transform(list_filter(real_codings(c), "
+    "lambda k: null_token(k.code)), lambda k: k.code), 1)))"
+)
+_COUNT = "coalesce(len(list_filter(real_codings(c), lambda k: NOT null_token(k.code))), 0)"
+
+
+def _concepts(elements: list[_Element]) -> list[str]:
+    """Return the statements that write the concepts and codings of a block.
+
+    The same concept stands in many resources: each different text is parsed once, and joined back to its rows.
+    """
+
+    def distinct(selects: list[str]) -> str:
+        return f"SELECT DISTINCT raw FROM ({' UNION ALL '.join(selects)}) WHERE raw IS NOT NULL"
+
+    known = 'record, patient_id, encounter_id, site, "at"'
+    rows, texts = [], {False: list[str](), True: list[str]()}
+    for element in elements:
+        wanted = "excluded IS NULL" + (f" AND {element.column} IS NOT NULL" if element.optional else "")
+        if "reference" in element.spec:
+            wanted += " AND drug_ref IS NULL"
+        rows.append(
+            f"SELECT {quote(element.name)} AS element, {known}, {element.column} AS raw, {element.listed} AS listed, "
+            f"{element.optional} AS optional FROM typed WHERE {wanted}"
         )
-        rows = f'SELECT * FROM ({rows}) WHERE c IS NULL OR c."text" IS NULL OR NOT starts_with(c."text", {quote(_REF_MARK)})'
-    _write(con, element, rows)
+        texts[element.listed].append(f"SELECT {element.column} AS raw FROM typed WHERE excluded IS NULL")
+    one, many = quote(json.dumps(_CONCEPT)), quote(json.dumps([_CONCEPT]))
+    parsed = []
+    if texts[False]:
+        parsed.append(f"SELECT raw, false AS listed, 1 AS ordinal, from_json(raw, {one}) AS c FROM ({distinct(texts[False])})")
+    if texts[True]:
+        parsed.append(
+            "SELECT raw, true AS listed, generate_subscripts(list, 1) AS ordinal, unnest(list) AS c FROM "
+            f"(SELECT raw, from_json(raw, {many}) AS list FROM ({distinct(texts[True])})) WHERE len(list) > 0"
+        )
+    union = " UNION ALL ".join(rows)
+    return [
+        f'CREATE OR REPLACE TEMP TABLE concept_of AS SELECT raw, listed, ordinal, c, {_TEXT} AS "text", {_COUNT} AS n_codings, '
+        f"concept_why(c) AS absent_reason FROM ({' UNION ALL '.join(parsed)})",
+        'CREATE OR REPLACE TEMP TABLE coding_of AS SELECT raw, listed, ordinal, i, clean(k."system") AS "system", clean(k."version") AS "version", '
+        "k.code AS code, clean(k.display) AS display FROM (SELECT raw, listed, ordinal, unnest(list) AS k, generate_subscripts(list, 1) AS i "
+        "FROM (SELECT raw, listed, ordinal, real_codings(c) AS list FROM concept_of WHERE len(c.coding) > 0))",
+        'INSERT INTO concept SELECT element, record, coalesce(ordinal, 1), patient_id, encounter_id, site, "at", "text", coalesce(n_codings, 0), '
+        f"absent_reason FROM ({union}) LEFT JOIN concept_of USING (raw, listed) WHERE ordinal IS NOT NULL OR NOT optional",
+        'INSERT INTO coding SELECT element, record, patient_id, encounter_id, site, "at", i, "system", "version", code, display, ordinal '
+        f"FROM ({union}) JOIN coding_of USING (raw, listed)",
+    ]
 
 
 def _write(con: duckdb.DuckDBPyConnection, element: str, rows: str) -> None:
     """Insert rows of (record, patient_id, encounter_id, site, at, c, ordinal) as concepts and codings."""
     con.execute(
-        f'INSERT INTO concept SELECT {quote(element)}, record, ordinal, patient_id, encounter_id, site, "at", coalesce(clean(c."text"), '
-        "clean(list_extract(list_transform(list_filter(c.coding, lambda k: clean(k.display) IS NOT NULL AND NOT "
-        "coalesce(null_coding(k), false)), lambda k: k.display), 1)), clean(list_extract(list_transform(list_filter(real_codings(c), "
-        "lambda k: null_token(k.code)), lambda k: k.code), 1))), "
-        "coalesce(len(list_filter(real_codings(c), lambda k: NOT null_token(k.code))), 0), "
+        f'INSERT INTO concept SELECT {quote(element)}, record, ordinal, patient_id, encounter_id, site, "at", {_TEXT}, {_COUNT}, '
         f"concept_why(c) FROM ({rows})"
     )
     con.execute(
@@ -290,42 +404,61 @@ def _write(con: duckdb.DuckDBPyConnection, element: str, rows: str) -> None:
     )
 
 
-def _wrong_types(con: duckdb.DuckDBPyConnection, table: str, entry: dict[str, Any], types: list[str]) -> None:
-    """Note elements that are there but of another JSON type than FHIR says (json_transform makes them NULL)."""
-    for element, spec in entry["concepts"].items():
-        path = spec.get("path", "").removesuffix("[]")
-        if not path or "[" in path or "." in path:
+def _nulls(elements: list[_Element]) -> str:
+    """Return the statement that notes coded elements that are JSON null: ``json_transform`` takes them for absent."""
+    found = []
+    for element in elements:
+        if element.plain:
+            absent = f"{element.column} IS NULL" + (" AND drug_ref IS NULL" if "reference" in element.spec else "")
+            found.append(
+                f"SELECT {quote(element.name)}, record, patient_id, 'wrong-type' FROM typed JOIN _rows USING (record) WHERE has_null "
+                f"AND excluded IS NULL AND {absent} AND json_type(text, '$.{element.plain}') = 'NULL'"
+            )
+    return f"INSERT INTO defect {' UNION ALL '.join(found)}" if found else ""
+
+
+def _wrong_types(table: str, entry: dict[str, Any], elements: list[_Element]) -> list[tuple[str, str]]:
+    """Return (condition on ``typed``, statement) that notes elements of another JSON type than FHIR says.
+
+    The conditions are cheap and may hold for a right one, too; the statements look at the JSON.
+    """
+    found = []
+    for element in elements:
+        if not element.plain:
             continue
-        column = f"c{list(entry['concepts']).index(element)}"
-        listed = spec["path"].endswith("[]")
-        empty = (
-            f"coalesce(len({column}), 0) = 0" if listed else f'{column} IS NULL OR ({column}.coding IS NULL AND {column}."text" IS NULL)'
-        )
-        right = "'ARRAY'" if listed else "'OBJECT'"
-        nested = "" if listed else f" OR coalesce(json_type(text, '$.{path}.coding'), 'ARRAY') <> 'ARRAY'"
-        con.execute(
-            f"INSERT INTO defect SELECT {quote(element)}, record, patient_id, 'wrong-type' FROM (SELECT record, patient_id FROM typed "
-            f"WHERE excluded IS NULL AND ({empty})) JOIN (SELECT record, text FROM resource WHERE type IN ({', '.join(map(quote, types))})) "
-            f"USING (record) WHERE json_type(text, '$.{path}') <> {right}{nested}"
-        )
+        column = element.column
+        if element.listed:
+            condition, wrong = f"NOT starts_with({column}, '[')", f"NOT starts_with({column}, '[')"
+        else:
+            condition = f"NOT starts_with({column}, '{{') OR contains({column}, '\"coding\":') AND NOT contains({column}, '\"coding\":[')"
+            wrong = (
+                f"json_extract_string({column}, '$.text') IS NULL AND json_type({column}, '$.coding') IS DISTINCT FROM 'ARRAY' AND "
+                f"(NOT starts_with({column}, '{{') OR json_type({column}, '$.coding') IS NOT NULL)"
+            )
+        found.append((condition, _defect(element.name, f"({condition}) AND ({wrong})")))
     if table == "observation":
-        con.execute(
-            "INSERT INTO defect SELECT 'observation.value', record, patient_id, 'wrong-type' FROM typed WHERE excluded IS NULL "
-            "AND value_kind = 'text' AND starts_with(value_text, '\"') AND record IN (SELECT record FROM resource WHERE "
-            "json_type(text, '$.valueQuantity.value') = 'VARCHAR' OR json_type(text, '$.valueInteger') = 'VARCHAR')"
-        )
+        condition = "value_kind = 'text' AND starts_with(value_text, '\"')"
+        other = "json_type(text, '$.valueQuantity.value') = 'VARCHAR' OR json_type(text, '$.valueInteger') = 'VARCHAR'"
+        found.append((condition, _defect("observation.value", f"{condition} AND {_among(other)}")))
     for name, paths in entry["columns"].items():
         first = paths if isinstance(paths, str) else paths[0]
-        number = ""
+        condition = f"starts_with(\"{name}\", '{{') OR starts_with(\"{name}\", '[')"
+        wrong = condition
         if "." not in first and name in _TIMES:  # a date written as a JSON number reads as its digits
-            number = (
-                f" OR (regexp_full_match(\"{name}\", '-?[0-9.]+') AND record IN (SELECT record FROM resource WHERE "
-                f"json_type(text, '$.{first}') NOT IN ('VARCHAR', 'NULL')))"
-            )
-        con.execute(
-            f"INSERT INTO defect SELECT {quote(f'{table}.{name}')}, record, patient_id, 'wrong-type' FROM typed "
-            f"WHERE excluded IS NULL AND (starts_with(\"{name}\", '{{') OR starts_with(\"{name}\", '['){number})"
-        )
+            digits = f"regexp_full_match(\"{name}\", '-?[0-9.]+')"
+            condition += f" OR {digits}"
+            other = f"json_type(text, '$.{first}') NOT IN ('VARCHAR', 'NULL')"
+            wrong += f" OR ({digits} AND {_among(other)})"
+        found.append((condition, _defect(f"{table}.{name}", f"({wrong})")))
+    return found
+
+
+def _defect(element: str, condition: str) -> str:
+    return f"INSERT INTO defect SELECT {quote(element)}, record, patient_id, 'wrong-type' FROM typed WHERE excluded IS NULL AND {condition}"
+
+
+def _among(condition: str) -> str:
+    return f"record IN (SELECT record FROM _rows WHERE {condition})"
 
 
 def finish(con: duckdb.DuckDBPyConnection) -> None:

@@ -6,8 +6,6 @@ import numpy as np
 
 #: Levels of lists and objects that a record may have; FHIR's deepest real resources have about 20.
 MAX_DEPTH = 500
-#: SQL regular expression for text that has more openings than ``MAX_DEPTH``, and so may be too deep.
-MANY_OPENINGS = rf"(?:[{{\[][^{{\[]*){{{MAX_DEPTH + 1}}}"
 
 _REST = bytes(byte for byte in range(256) if byte not in b'"{}[]')
 
