@@ -22,6 +22,7 @@ import yaml
 
 from ehrready.engines.duckdb import quote
 from ehrready.readers import fhir_bundles, fhir_sql
+from ehrready.readers.ahead import ahead
 from ehrready.readers.base import Ended, Event, Read, Rejected, SourceFile
 from ehrready.readers.blocks import (
     BATCH_ROWS,
@@ -125,7 +126,7 @@ class FhirReader:
         for kind in ("ndjson", "document"):
             chosen = [file for file in files if file.kind == kind]
             blocks = Blocks()
-            for item in blocks.lines(chosen) if kind == "ndjson" else blocks.documents(chosen):
+            for item in ahead(blocks.lines(chosen) if kind == "ndjson" else blocks.documents(chosen), 2):
                 if isinstance(item, pa.Table):
                     yield from self._block(con, item, kind, blocks)
                 elif isinstance(item, Elements):

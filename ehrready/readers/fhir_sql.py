@@ -19,14 +19,9 @@ import pyarrow.compute as pc
 
 from ehrready.engines.duckdb import quote
 from ehrready.readers.blocks import batched, truths
+from ehrready.readers.fhir_concepts import CODING, CONCEPT, COUNT, TEXT, TIMES, Element, concepts, nulls, wrong_types
 from ehrready.tables import TABLES
 
-_CONCEPT = {
-    "text": "VARCHAR",
-    "coding": [{"system": "VARCHAR", "version": "VARCHAR", "code": "VARCHAR", "display": "VARCHAR"}],
-    "extension": [{"url": "VARCHAR", "valueCode": "VARCHAR"}],
-}
-_CODING = _CONCEPT["coding"][0]
 _PLAIN = {"text": "VARCHAR", "coding": [{"code": "VARCHAR"}]}
 _REASON = [{"url": "VARCHAR", "valueCode": "VARCHAR"}]
 _QUANTITY = {"value": "JSON", "unit": "VARCHAR", "system": "VARCHAR", "code": "VARCHAR", "comparator": "VARCHAR"}
@@ -42,7 +37,6 @@ _CODEABLE = (
     'STRUCT("text" VARCHAR, coding STRUCT("system" VARCHAR, "version" VARCHAR, code VARCHAR, display VARCHAR)[], '
     "extension STRUCT(url VARCHAR, valueCode VARCHAR)[])"
 )
-_TIMES = {"at", "end", "birth_date", "death_date", "recorded_at"}
 _REFERENCES = {"patient_id", "encounter_id", "site"}
 
 _MACROS = f"""
@@ -89,10 +83,10 @@ def extract(con: duckdb.DuckDBPyConnection, mapping: dict[str, Any], kind: str, 
     con.register("_rows", batched(rows))
     if kind == "Medication":
         con.execute(_DRUGS)
-        broken = con.execute("SELECT record FROM drugs WHERE x IS NULL").fetchall()
+        lost = con.execute("SELECT record FROM drugs WHERE x IS NULL").fetchall()
         con.execute("INSERT INTO drug SELECT x.id, ref(url), x.code FROM drugs WHERE x IS NOT NULL")
         con.unregister("_rows")
-        return [record for (record,) in broken]
+        return [record for (record,) in lost]
     form = _form(next(table for table, entry in mapping.items() if kind in entry["types"]), kind)
     typed = con.sql(form.typed_with_url if urls else form.typed).to_arrow_table()
     broken: list[int] = typed.column("record").filter(typed.column("broken")).to_pylist()
@@ -117,7 +111,7 @@ def extract(con: duckdb.DuckDBPyConnection, mapping: dict[str, Any], kind: str, 
 
 _DRUGS = (
     "CREATE OR REPLACE TEMP TABLE drugs AS SELECT record, url, TRY(json_transform(text, "
-    f"{quote(json.dumps({'id': 'VARCHAR', 'code': _CONCEPT}))})) x FROM _rows"
+    f"{quote(json.dumps({'id': 'VARCHAR', 'code': CONCEPT}))})) x FROM _rows"
 )
 
 
@@ -161,46 +155,29 @@ def _form(table: str, kind: str) -> _Form:
     elements = []
     for number, (element, spec) in enumerate(entry["concepts"].items()):
         listed = "[]" in spec.get("path", "")
-        elements.append(_Element(element, f"c{number}", listed, bool(spec.get("optional")), spec))
+        elements.append(Element(element, f"c{number}", listed, bool(spec.get("optional")), spec))
         select.append(f"{_concept(structure, spec)} AS c{number}")
         if "reference" in spec:
             select.append(f"{_reference(structure, spec)} AS drug_ref")
     names = ", ".join(f'"{n}"' for n in TABLES[table].names)
     made = f"FROM (SELECT record, url, text, TRY(json_transform(text, {quote(json.dumps(structure))})) x FROM _rows)"
     with_url = ["x.id AS own", "url", *select]
-    insert = [f'INSERT INTO "{table}" ({names}) SELECT {names} FROM typed', *_concepts(elements)]
+    insert = [f'INSERT INTO "{table}" ({names}) SELECT {names} FROM typed', *concepts(elements)]
     if any("reference" in element.spec for element in elements):
         insert.append(
             'INSERT INTO medication_ref SELECT record, patient_id, encounter_id, "at", drug_ref FROM typed '
             "WHERE excluded IS NULL AND drug_ref IS NOT NULL"
         )
-    wrong = _wrong_types(table, entry, elements)
+    wrong = wrong_types(table, entry, elements)
     looks = "".join(f", coalesce(bool_or({condition}), false)" for condition, _ in wrong)
     return _Form(
         f"SELECT {', '.join(select).replace('$id', 'x.id')} {made}",
         f"SELECT {', '.join(with_url).replace('$id', 'coalesce(x.id, ref(url))')} {made}",
         f"SELECT coalesce(bool_or(has_null), false){looks} FROM typed",
         tuple(insert),
-        _nulls(elements),
+        nulls(elements),
         tuple(statement for _, statement in wrong),
     )
-
-
-@dataclass(frozen=True, slots=True)
-class _Element:
-    """A coded element: the column of ``typed`` that holds its JSON text, a list of concepts or one."""
-
-    name: str
-    column: str
-    listed: bool
-    optional: bool
-    spec: dict[str, Any]
-
-    @property
-    def plain(self) -> str:
-        """The name of the property where the element is one of the resource itself, else ``""``."""
-        path: str = self.spec.get("path", "").removesuffix("[]")
-        return "" if "[" in path or "." in path else path
 
 
 def _leaf(structure: dict[str, Any], path: str, leaf: Any) -> str:
@@ -221,7 +198,7 @@ def _scalar(structure: dict[str, Any], name: str, paths: str | list[str]) -> str
     found = []
     for path in [paths] if isinstance(paths, str) else paths:
         sql = f"clean({_leaf(structure, path, 'VARCHAR')})"
-        if name in _TIMES:
+        if name in TIMES:
             sql = f"iso({sql})"
         elif name == "patient_id":
             sql = f"patient_ref({sql})"
@@ -243,13 +220,13 @@ def _excluded(structure: dict[str, Any], entry: dict[str, Any]) -> str:
         parsed = f"from_json({text}, {quote(json.dumps(shape))}){codings}"
         return f"CASE WHEN contains({text}, {quote(code)}) THEN len(list_filter({parsed}, lambda k: k.code = {quote(code)})) > 0 ELSE false END"
 
-    cases = [f"WHEN {among('x.meta.security', [_CODING], '', 'HTEST')} THEN 'test-patient'"]
+    cases = [f"WHEN {among('x.meta.security', [CODING], '', 'HTEST')} THEN 'test-patient'"]
     structure.setdefault("status", "VARCHAR")
     cases.append("WHEN x.status = 'entered-in-error' THEN 'entered-in-error'")
     if "excluded_by" in entry:
         structure.setdefault("verificationStatus", "JSON")
         for code in ("entered-in-error", "refuted"):
-            cases.append(f"WHEN {among('x.verificationStatus', _CONCEPT, '.coding', code)} THEN '{code}'")
+            cases.append(f"WHEN {among('x.verificationStatus', CONCEPT, '.coding', code)} THEN '{code}'")
     return f"CASE {' '.join(cases)} END"
 
 
@@ -309,7 +286,7 @@ def _concept(structure: dict[str, Any], spec: dict[str, Any]) -> str:
         sql = _leaf(structure, spec["coding"], "JSON")
         return f"'{{\"coding\":[' || {sql}::VARCHAR || ']}}'"
     if "us_core" in spec:
-        structure["extension"] = [{"url": "VARCHAR", "extension": [{"url": "VARCHAR", "valueCoding": _CODING, "valueString": "VARCHAR"}]}]
+        structure["extension"] = [{"url": "VARCHAR", "extension": [{"url": "VARCHAR", "valueCoding": CODING, "valueString": "VARCHAR"}]}]
         url = quote(_US_CORE + spec["us_core"])
         parts = f"flatten(list_transform(list_filter(x.extension, lambda e: e.url = {url}), lambda e: e.extension))"
         return (
@@ -338,62 +315,10 @@ def _reference(structure: dict[str, Any], spec: dict[str, Any]) -> str:
     return f"CASE WHEN {sql} IS NULL AND NOT starts_with({reference}, '#') THEN ref({reference}) END"
 
 
-#: The columns of a concept in the struct ``c``.
-_TEXT = (
-    'coalesce(clean(c."text"), clean(list_extract(list_transform(list_filter(c.coding, lambda k: clean(k.display) IS NOT NULL AND NOT '
-    "coalesce(null_coding(k), false)), lambda k: k.display), 1)), clean(list_extract(list_transform(list_filter(real_codings(c), "
-    "lambda k: null_token(k.code)), lambda k: k.code), 1)))"
-)
-_COUNT = "coalesce(len(list_filter(real_codings(c), lambda k: NOT null_token(k.code))), 0)"
-
-
-def _concepts(elements: list[_Element]) -> list[str]:
-    """Return the statements that write the concepts and codings of a block.
-
-    The same concept stands in many resources: each different text is parsed once, and joined back to its rows.
-    """
-
-    def distinct(selects: list[str]) -> str:
-        return f"SELECT DISTINCT raw FROM ({' UNION ALL '.join(selects)}) WHERE raw IS NOT NULL"
-
-    known = 'record, patient_id, encounter_id, site, "at"'
-    rows, texts = [], {False: list[str](), True: list[str]()}
-    for element in elements:
-        wanted = "excluded IS NULL" + (f" AND {element.column} IS NOT NULL" if element.optional else "")
-        if "reference" in element.spec:
-            wanted += " AND drug_ref IS NULL"
-        rows.append(
-            f"SELECT {quote(element.name)} AS element, {known}, {element.column} AS raw, {element.listed} AS listed, "
-            f"{element.optional} AS optional FROM typed WHERE {wanted}"
-        )
-        texts[element.listed].append(f"SELECT {element.column} AS raw FROM typed WHERE excluded IS NULL")
-    one, many = quote(json.dumps(_CONCEPT)), quote(json.dumps([_CONCEPT]))
-    parsed = []
-    if texts[False]:
-        parsed.append(f"SELECT raw, false AS listed, 1 AS ordinal, from_json(raw, {one}) AS c FROM ({distinct(texts[False])})")
-    if texts[True]:
-        parsed.append(
-            "SELECT raw, true AS listed, generate_subscripts(list, 1) AS ordinal, unnest(list) AS c FROM "
-            f"(SELECT raw, from_json(raw, {many}) AS list FROM ({distinct(texts[True])})) WHERE len(list) > 0"
-        )
-    union = " UNION ALL ".join(rows)
-    return [
-        f'CREATE OR REPLACE TEMP TABLE concept_of AS SELECT raw, listed, ordinal, c, {_TEXT} AS "text", {_COUNT} AS n_codings, '
-        f"concept_why(c) AS absent_reason FROM ({' UNION ALL '.join(parsed)})",
-        'CREATE OR REPLACE TEMP TABLE coding_of AS SELECT raw, listed, ordinal, i, clean(k."system") AS "system", clean(k."version") AS "version", '
-        "k.code AS code, clean(k.display) AS display FROM (SELECT raw, listed, ordinal, unnest(list) AS k, generate_subscripts(list, 1) AS i "
-        "FROM (SELECT raw, listed, ordinal, real_codings(c) AS list FROM concept_of WHERE len(c.coding) > 0))",
-        'INSERT INTO concept SELECT element, record, coalesce(ordinal, 1), patient_id, encounter_id, site, "at", "text", coalesce(n_codings, 0), '
-        f"absent_reason FROM ({union}) LEFT JOIN concept_of USING (raw, listed) WHERE ordinal IS NOT NULL OR NOT optional",
-        'INSERT INTO coding SELECT element, record, patient_id, encounter_id, site, "at", i, "system", "version", code, display, ordinal '
-        f"FROM ({union}) JOIN coding_of USING (raw, listed)",
-    ]
-
-
 def _write(con: duckdb.DuckDBPyConnection, element: str, rows: str) -> None:
     """Insert rows of (record, patient_id, encounter_id, site, at, c, ordinal) as concepts and codings."""
     con.execute(
-        f'INSERT INTO concept SELECT {quote(element)}, record, ordinal, patient_id, encounter_id, site, "at", {_TEXT}, {_COUNT}, '
+        f'INSERT INTO concept SELECT {quote(element)}, record, ordinal, patient_id, encounter_id, site, "at", {TEXT}, {COUNT}, '
         f"concept_why(c) FROM ({rows})"
     )
     con.execute(
@@ -402,63 +327,6 @@ def _write(con: duckdb.DuckDBPyConnection, element: str, rows: str) -> None:
         'generate_subscripts(k_list, 1) i FROM (SELECT record, patient_id, encounter_id, site, "at", ordinal, real_codings(c) k_list '
         f"FROM ({rows}) WHERE len(c.coding) > 0))"
     )
-
-
-def _nulls(elements: list[_Element]) -> str:
-    """Return the statement that notes coded elements that are JSON null: ``json_transform`` takes them for absent."""
-    found = []
-    for element in elements:
-        if element.plain:
-            absent = f"{element.column} IS NULL" + (" AND drug_ref IS NULL" if "reference" in element.spec else "")
-            found.append(
-                f"SELECT {quote(element.name)}, record, patient_id, 'wrong-type' FROM typed JOIN _rows USING (record) WHERE has_null "
-                f"AND excluded IS NULL AND {absent} AND json_type(text, '$.{element.plain}') = 'NULL'"
-            )
-    return f"INSERT INTO defect {' UNION ALL '.join(found)}" if found else ""
-
-
-def _wrong_types(table: str, entry: dict[str, Any], elements: list[_Element]) -> list[tuple[str, str]]:
-    """Return (condition on ``typed``, statement) that notes elements of another JSON type than FHIR says.
-
-    The conditions are cheap and may hold for a right one, too; the statements look at the JSON.
-    """
-    found = []
-    for element in elements:
-        if not element.plain:
-            continue
-        column = element.column
-        if element.listed:
-            condition, wrong = f"NOT starts_with({column}, '[')", f"NOT starts_with({column}, '[')"
-        else:
-            condition = f"NOT starts_with({column}, '{{') OR contains({column}, '\"coding\":') AND NOT contains({column}, '\"coding\":[')"
-            wrong = (
-                f"json_extract_string({column}, '$.text') IS NULL AND json_type({column}, '$.coding') IS DISTINCT FROM 'ARRAY' AND "
-                f"(NOT starts_with({column}, '{{') OR json_type({column}, '$.coding') IS NOT NULL)"
-            )
-        found.append((condition, _defect(element.name, f"({condition}) AND ({wrong})")))
-    if table == "observation":
-        condition = "value_kind = 'text' AND starts_with(value_text, '\"')"
-        other = "json_type(text, '$.valueQuantity.value') = 'VARCHAR' OR json_type(text, '$.valueInteger') = 'VARCHAR'"
-        found.append((condition, _defect("observation.value", f"{condition} AND {_among(other)}")))
-    for name, paths in entry["columns"].items():
-        first = paths if isinstance(paths, str) else paths[0]
-        condition = f"starts_with(\"{name}\", '{{') OR starts_with(\"{name}\", '[')"
-        wrong = condition
-        if "." not in first and name in _TIMES:  # a date written as a JSON number reads as its digits
-            digits = f"regexp_full_match(\"{name}\", '-?[0-9.]+')"
-            condition += f" OR {digits}"
-            other = f"json_type(text, '$.{first}') NOT IN ('VARCHAR', 'NULL')"
-            wrong += f" OR ({digits} AND {_among(other)})"
-        found.append((condition, _defect(f"{table}.{name}", f"({wrong})")))
-    return found
-
-
-def _defect(element: str, condition: str) -> str:
-    return f"INSERT INTO defect SELECT {quote(element)}, record, patient_id, 'wrong-type' FROM typed WHERE excluded IS NULL AND {condition}"
-
-
-def _among(condition: str) -> str:
-    return f"record IN (SELECT record FROM _rows WHERE {condition})"
 
 
 def finish(con: duckdb.DuckDBPyConnection) -> None:
