@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import queue
 import threading
 from collections.abc import Iterable, Iterator
@@ -27,10 +28,9 @@ def ahead(items: Iterable[T], most: int = 1) -> Iterator[T]:
 
     def put(item: T | _End) -> None:
         while not stop.is_set():
-            try:
-                return ready.put(item, timeout=0.1)
-            except queue.Full:
-                continue
+            with contextlib.suppress(queue.Full):
+                ready.put(item, timeout=0.1)
+                break
 
     def work() -> None:
         try:

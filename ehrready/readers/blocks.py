@@ -330,11 +330,11 @@ class Blocks:
             status, size, cutter = "read", None, None
             try:
                 with open_stream(file.path) as stream:
-                    data = stream.read(BLOCK_BYTES + 1).removeprefix(_BOM)
+                    data = stream.read(min(BLOCK_BYTES, LONGEST_DOCUMENT) + 1).removeprefix(_BOM)
                     if len(data) > BLOCK_BYTES and (cutter := Cutter.of(data)):
                         yield from self._elements(file.number, cutter, data, stream)
                         continue
-                    data += stream.read(LONGEST_DOCUMENT + 1 - len(data))
+                    data += stream.read(max(LONGEST_DOCUMENT + 1 - len(data), 0))
                     more = stream.read(1)  # a broken stream says so to who reads on
                     size = consumed(stream)
                 if more:
