@@ -21,6 +21,26 @@ _MACRO = re.compile(r"CREATE MACRO (\w+)\(([^)]*)\) AS (.*?);\n", re.DOTALL)
 _LENIENT = (exp.DataType.Type.INT, exp.DataType.Type.BIGINT, exp.DataType.Type.DOUBLE, exp.DataType.Type.DATE)
 
 
+_SHORT = 32_767
+#: Functions that DuckDB answers on both engines: a logarithm's last digit decides a bucket.
+LN, DOUBLE = "ehrready_ln", "ehrready_double"
+_ANSWERS = {"ln": "CASE WHEN x > 0 THEN ln(x) END", "double": "TRY_CAST(x AS DOUBLE)"}
+
+
+def answer(name: str, value: Any) -> Any:
+    """Let DuckDB answer one of its functions: for a Python number, or for an Arrow array of them."""
+    import duckdb
+    import pyarrow as pa
+
+    if not isinstance(value, pa.Array):
+        return answer(name, pa.array([value])).to_pylist()[0]
+    with duckdb.connect(config={"threads": 1}) as con:
+        con.register("_values", pa.table({"x": value}))
+        con.execute("SET preserve_insertion_order = true")
+        made = con.sql(f"SELECT {_ANSWERS[name]} AS y FROM _values").to_arrow_table().column("y").combine_chunks()
+        return made.chunk(0) if isinstance(made, pa.ChunkedArray) else made
+
+
 class Untranslatable(ValueError):
     """A statement has no form in Spark SQL (the message holds no value of the data)."""
 
@@ -121,6 +141,40 @@ def _cast(node: exp.Expr) -> exp.Expr:
     return node
 
 
+def _number(node: exp.Expr) -> exp.Expr:
+    # DuckDB multiplies in 64 bits where it must; Spark takes the type of the literal
+    long = node.is_int and isinstance(node, exp.Literal) and int(node.name) > _SHORT
+    return exp.Cast(this=node.copy(), to=exp.DataType.build("BIGINT")) if long else node
+
+
+def _logarithm(node: exp.Expr) -> exp.Expr:
+    if isinstance(node.this, exp.Literal):
+        return exp.Literal.number(repr(answer("ln", float(node.this.name))) + "D")
+    return exp.Anonymous(this=LN, expressions=[exp.Cast(this=node.this, to=exp.DataType.build("DOUBLE"))])
+
+
+def _double(node: exp.Expr) -> exp.Expr:
+    # what is a number in a text is for DuckDB to say: 1_000, 1e400 and 1d differ
+    if node.to.this != exp.DataType.Type.DOUBLE:
+        return node
+    return exp.Anonymous(this=DOUBLE, expressions=[exp.Cast(this=node.this, to=exp.DataType.build("TEXT"))])
+
+
+def _star(node: exp.Expr) -> exp.Expr:
+    """Write ``* REPLACE (x AS a)`` as ``* EXCEPT (a), x AS a``."""
+    replaced = node.args.get("replace") or node.args.get("replace_")
+    select = node.find_ancestor(exp.Select)
+    if not replaced or select is None:
+        return node
+    aliases = [alias.copy() for alias in replaced]
+    except_ = [exp.column(alias.alias).this for alias in aliases]
+    node.set("replace", None)
+    node.set("except_", [*(node.args.get("except_") or []), *except_])
+    for alias in aliases:
+        select.append("expressions", alias)
+    return node
+
+
 def _regexp(node: exp.Expr) -> exp.Expr:
     if isinstance(node, exp.RegexpFullMatch):
         pattern = _literal(node.expression)
@@ -196,7 +250,11 @@ _REWRITES: tuple[tuple[Any, Callable[[Any], exp.Expr]], ...] = (
     (exp.AnyValue, _any_value),
     (exp.IgnoreNulls, _ignore_nulls),
     (exp.CTE, _common),
+    (exp.Ln, _logarithm),
+    (exp.TryCast, _double),
     (exp.Cast, _cast),
+    (exp.Literal, _number),
+    (exp.Star, _star),
     ((exp.RegexpLike, exp.RegexpExtract, exp.RegexpFullMatch), _regexp),
     (exp.Anonymous, _anonymous),
 )

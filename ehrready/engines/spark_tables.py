@@ -44,6 +44,7 @@ class Tables:
     def __init__(self, session: SparkSession) -> None:
         self.session = session
         self.frames: dict[str, DataFrame] = {}
+        _register(session)
 
     def empty(self, columns: pa.Schema | Sequence[tuple[str, str]]) -> DataFrame:
         """Return a frame without rows, which Spark takes out of every plan; types are Arrow's or Spark's."""
@@ -57,8 +58,9 @@ class Tables:
         self.frames[name] = frame
 
     def append(self, name: str, frame: DataFrame) -> None:
-        """Add rows to a table, which may not be there yet."""
-        self.put(name, self.frames[name].unionAll(frame) if name in self.frames else frame)
+        """Add rows to a table, which may not be there yet; what was there is not computed again."""
+        made = _computed(frame)
+        self.put(name, self.frames[name].unionAll(made) if name in self.frames else made, keep=False)
 
     def drop(self, name: str) -> None:
         """Forget a table."""
@@ -70,6 +72,22 @@ class Tables:
         for name in list(self.frames):
             with contextlib.suppress(Exception):
                 self.drop(name)
+
+
+def _register(session: SparkSession) -> None:
+    """Let queries call what DuckDB has to answer."""
+    from pyspark.sql.functions import arrow_udf
+
+    @arrow_udf("double")
+    def ln(values: pa.Array) -> pa.Array:
+        return dialect.answer("ln", values)
+
+    @arrow_udf("double")
+    def double(values: pa.Array) -> pa.Array:
+        return dialect.answer("double", values)
+
+    session.udf.register(dialect.LN, ln)
+    session.udf.register(dialect.DOUBLE, double)
 
 
 def _computed(frame: DataFrame) -> DataFrame:
@@ -142,7 +160,7 @@ class Connection:
             schema = self.tables.frames[name].schema
             if rows:
                 more = self.session.createDataFrame([tuple(row) for row in rows], schema)
-                self.tables.put(name, self.tables.frames[name].unionAll(more))
+                self.tables.put(name, self.tables.frames[name].unionAll(more), keep=False)
         return self
 
     def register(self, name: str, table: pa.Table) -> Connection:
@@ -283,7 +301,7 @@ class Connection:
             f"`{field.name}`" if field.name in given else f"CAST(NULL AS {field.dataType.simpleString()}) AS `{field.name}`"
             for field in frame.schema
         )
-        self.tables.put(name, frame.unionAll(more.selectExpr(*_split(missing)) if list(given) != frame.columns else more))
+        self.tables.append(name, more.selectExpr(*_split(missing)) if list(given) != frame.columns else more)
 
     def _update(self, tree: exp.Update) -> None:
         name = _name(tree.this)
