@@ -18,6 +18,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ehrready.engines import duckdb
 from ehrready.engines.duckdb import sweep
 from ehrready.errors import SourceError, UsageError
 from ehrready.tables import ALL
@@ -60,9 +61,10 @@ def open_engine(*, master: str | None = None, size: int = 0) -> Iterator[Connect
     the bytes to be read.
     """
     require()
+    from ehrready.engines.spark_read import NO_ROOM
     from ehrready.engines.spark_tables import Connection, Failed, Tables, kind_of
 
-    with warnings.catch_warnings(), _session(master, size) as session:
+    with warnings.catch_warnings(), _unlogged(), _session(master, size) as session:
         # frames of pandas are never made of values here but by Great Expectations, from Arrow
         warnings.filterwarnings("ignore", message="PySpark does not yet fully support pandas", category=FutureWarning)
         tables = Tables(session)
@@ -75,9 +77,27 @@ def open_engine(*, master: str | None = None, size: int = 0) -> Iterator[Connect
         except Exception as error:
             if type(error).__module__.partition(".")[0] not in {"pyspark", "py4j"}:
                 raise
+            if NO_ROOM in str(error):
+                raise SourceError(f"on a worker {duckdb.NO_ROOM}") from None
             raise SourceError(f"a Spark job failed ({kind_of(error)}): look into the logs of the cluster") from None
         finally:
             tables.clear()
+
+
+@contextlib.contextmanager
+def _unlogged() -> Iterator[None]:
+    """Keep PySpark from writing its exceptions, which quote queries and data, to stderr."""
+    from pyspark.logger import PySparkLogger
+
+    loggers = [PySparkLogger.getLogger(name) for name in ("SQLQueryContextLogger", "DataFrameQueryContextLogger")]
+    before = [logger.disabled for logger in loggers]
+    try:
+        for logger in loggers:
+            logger.disabled = True
+        yield
+    finally:
+        for logger, disabled in zip(loggers, before, strict=True):
+            logger.disabled = disabled
 
 
 @contextlib.contextmanager

@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 _CHUNK_ROWS = 65_536
 _RAW = "split bigint, bucket bigint, name string, payload binary"
 _RAW_SCHEMA = pa.schema([("split", pa.int64()), ("bucket", pa.int64()), ("name", pa.string()), ("payload", pa.binary())])
+#: What a task says when its temporary folder is full.
+NO_ROOM = "no room in the temporary folder"
 _EVENTS, _RAW_TABLE = "", "ehrready_raw"
 _KINDS: dict[str, Callable[..., Event]] = {"Read": Read, "Rejected": Rejected, "Ended": Ended}
 
@@ -63,7 +65,7 @@ def read(reader: Reader, files: Sequence[SourceFile], con: Connection, ledger: L
     def task(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         for batch in batches:
             for number in batch.column(0).to_pylist():
-                yield from map(_row, stage_split(job, number))
+                yield from _quietly(map(_row, stage_split(job, number)))
 
     con.tables.put(_RAW_TABLE, session.range(0, len(splits), 1, len(splits)).mapInArrow(task, _RAW))
     told = {row[0]: orjson.loads(row[1]) for row in con.execute(f"SELECT split, payload FROM {_RAW_TABLE} WHERE name = ''").fetchall()}
@@ -120,6 +122,20 @@ def _bytes(text: str) -> int:
 
 
 # --- in a task -------------------------------------------------------------------------------------------------------
+
+
+class TaskFailed(RuntimeError):
+    """A task failed; the message names the kind of the failure, since Spark writes it into its logs."""
+
+
+def _quietly(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    """Pass batches on, and failures without their words, which may quote data."""
+    try:
+        yield from batches
+    except GeneratorExit:
+        raise
+    except Exception as error:  # noqa: BLE001 - whatever it is: no text of it may reach a log
+        raise TaskFailed(NO_ROOM if engine.is_full(error) else type(error).__name__) from None
 
 
 def _row(row: tuple[int, int, str, bytes]) -> pa.RecordBatch:
@@ -278,7 +294,7 @@ def _finish(con: Connection, job: Job, shifts: Mapping[int, int], names: set[str
 
         def task(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
             rows = (tuple(row.values()) for batch in batches for row in batch.to_pylist())
-            yield from map(_row, finish_bucket(job, rows, shifts))
+            yield from _quietly(map(_row, finish_bucket(job, rows, shifts)))
 
         raw = con.tables.frames[_RAW_TABLE]
         mine = raw.where(raw["name"].isin(waiting)).repartition(job.buckets, "bucket")

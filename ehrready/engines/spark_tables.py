@@ -54,6 +54,8 @@ class Tables:
     def put(self, name: str, frame: DataFrame, *, keep: bool = True) -> None:
         """Let a name stand for a data frame; with ``keep`` it is computed now, and once."""
         frame = _computed(frame) if keep else frame
+        # columns of its own: those of a table made of another one keep its columns' numbers, and a join of both is ambiguous
+        frame = frame.toDF(*frame.columns)
         frame.createOrReplaceTempView(name)
         self.frames[name] = frame
 

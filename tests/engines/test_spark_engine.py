@@ -145,7 +145,7 @@ def test_the_scorecard_is_the_same_but_for_the_engine(session: SparkSession, tmp
     assert lists[0] == lists[1]
 
 
-def test_a_query_that_spark_cannot_run_is_an_error_of_that_rule(session: SparkSession) -> None:
+def test_a_query_that_spark_cannot_run_is_an_error_of_that_rule(session: SparkSession, capfd: pytest.CaptureFixture[str]) -> None:
     from ehrready.checks.base import CHECKS, CannotCount
 
     with spark.open_engine() as con:
@@ -155,6 +155,7 @@ def test_a_query_that_spark_cannot_run_is_an_error_of_that_rule(session: SparkSe
             count(con, {"query": "SELECT list_sum([1]) AS n, count(*) AS of FROM patient"})
         with pytest.raises(CannotCount, match="only the canonical tables"):
             count(con, {"query": "SELECT count(*) AS n, count(*) AS of FROM duckdb_tables()"})
+    assert capfd.readouterr() == ("", "")
 
 
 def test_the_command_leaves_nothing_and_says_nothing(tmp_path: Path, project: Path) -> None:
