@@ -61,7 +61,6 @@ def open_engine(*, master: str | None = None, size: int = 0) -> Iterator[Connect
     the bytes to be read.
     """
     require()
-    from ehrready.engines.spark_read import NO_ROOM
     from ehrready.engines.spark_tables import Connection, Failed, Tables, kind_of
 
     with warnings.catch_warnings(), _unlogged(), _session(master, size) as session:
@@ -77,8 +76,9 @@ def open_engine(*, master: str | None = None, size: int = 0) -> Iterator[Connect
         except Exception as error:
             if type(error).__module__.partition(".")[0] not in {"pyspark", "py4j"}:
                 raise
-            if NO_ROOM in str(error):
-                raise SourceError(f"on a worker {duckdb.NO_ROOM}") from None
+            for lack in (duckdb.NO_ROOM, duckdb.NO_MEMORY):  # what a task said, in our own words
+                if lack in str(error):
+                    raise SourceError(f"on a worker {lack}") from None
             raise SourceError(f"a Spark job failed ({kind_of(error)}): look into the logs of the cluster") from None
         finally:
             tables.clear()

@@ -30,8 +30,6 @@ if TYPE_CHECKING:
 _CHUNK_ROWS = 65_536
 _RAW = "split bigint, bucket bigint, name string, payload binary"
 _RAW_SCHEMA = pa.schema([("split", pa.int64()), ("bucket", pa.int64()), ("name", pa.string()), ("payload", pa.binary())])
-#: What a task says when its temporary folder is full.
-NO_ROOM = "no room in the temporary folder"
 _EVENTS, _RAW_TABLE = "", "ehrready_raw"
 _KINDS: dict[str, Callable[..., Event]] = {"Read": Read, "Rejected": Rejected, "Ended": Ended}
 
@@ -135,7 +133,8 @@ def _quietly(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
     except GeneratorExit:
         raise
     except Exception as error:  # noqa: BLE001 - whatever it is: no text of it may reach a log
-        raise TaskFailed(NO_ROOM if engine.is_full(error) else type(error).__name__) from None
+        told = str(error) if isinstance(error, EhrreadyError) else engine.lacks(error)
+        raise TaskFailed(told or type(error).__name__) from None
 
 
 def _row(row: tuple[int, int, str, bytes]) -> pa.RecordBatch:
@@ -153,7 +152,7 @@ def stage_split(job: Job, number: int) -> Iterator[tuple[int, int, str, bytes]]:
         except (EhrreadyError, MemoryError):
             raise
         except Exception as error:
-            if engine.is_full(error):
+            if engine.lacks(error):
                 raise
             report["crashed"] = True
         there = {row[0] for row in con.execute("SELECT table_name FROM duckdb_tables()").fetchall()}
