@@ -14,7 +14,7 @@ import typer
 
 from ehrready import __version__
 from ehrready.commands import contract as contract_commands
-from ehrready.commands import diff, gx, integration, route, schema, status, terminology
+from ehrready.commands import diff, gx, integration, monitor, route, schema, status, terminology
 from ehrready.errors import EhrreadyError, Exit, UsageError
 
 if TYPE_CHECKING:
@@ -40,6 +40,7 @@ app.add_typer(contract_commands.app, name="contract")
 app.add_typer(gx.app, name="gx")
 app.command("diff")(diff.diff)
 app.command("integration")(integration.integration)
+app.command("monitor")(monitor.monitor)
 app.command("route")(route.route)
 app.command("schema")(schema.schema)
 app.command("status")(status.status)

@@ -73,6 +73,8 @@ def _at(site: str, finding: Finding) -> Finding:
 
 def _judged(profile: Profile, training: Profile | None, rule: Rule, element: str, store: Store | None) -> list[Finding]:
     check = CHECKS[rule.check]
+    if training is not None and training.only_predictions and not check.may_compare:
+        training = None  # the validation's predictions say nothing of the records
     source = _source_element(profile, training, element)
     reason = _not_applicable(profile, training, rule, element)
     if reason:
@@ -94,7 +96,7 @@ def _judged(profile: Profile, training: Profile | None, rule: Rule, element: str
 def _run(check: Check, rule: Rule, profile: Profile, training: Profile | None, element: str, store: Store | None) -> list[Outcome]:
     """Call a check with what it asks for (ehrready.checks.base.Check)."""
     arguments: list[object] = [profile]
-    if check.compares:
+    if check.compares or check.may_compare:
         arguments.append(training)
     if not check.whole:
         arguments.append(element)
@@ -129,7 +131,12 @@ def _not_applicable(profile: Profile, training: Profile | None, rule: Rule, elem
 def _before(training: Profile | None, rule: Rule, element: str, store: Store | None) -> dict[tuple[Any, ...], Outcome]:
     """Return a counting check's outcomes on the training profile, by defect and group."""
     check = CHECKS[rule.check]
-    if training is None or check.compares or (not check.measured and (check.whole or element not in training.source_elements)):
+    if (
+        training is None
+        or check.compares
+        or check.may_compare
+        or (not check.measured and (check.whole or element not in training.source_elements))
+    ):
         return {}
     try:
         found = _run(check, rule, training, None, element, store)

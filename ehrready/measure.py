@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING
 
 from ehrready import cells, codings, custom, overlaps, relations, states, values
 from ehrready.engines.duckdb import quote
+from ehrready.production import FORMAT as PREDICTIONS
+from ehrready.production import measure as production
 from ehrready.profile import Frame, Profile
 from ehrready.tables import TABLES
 
@@ -35,6 +37,10 @@ def measure(
     frames = profile.frames
     frames["ledger"] = ledger_frame(ledger)
     frames["declared"] = _declared(ledger)
+    formats = {entry.format for entry in ledger.entries.values()} - {""}
+    if formats == {PREDICTIONS}:
+        production.measure(con, frames, records=False)
+        return profile
     cells.build(con)
     codings.measure(con, frames, store)
     _demographic(con)
@@ -49,6 +55,8 @@ def measure(
     _views(con)
     overlaps.measure(con, frames)
     frames["custom"] = custom.measure(con, rules)
+    if PREDICTIONS in formats:
+        production.measure(con, frames)
     return profile
 
 

@@ -156,12 +156,7 @@ def judge(
     """Evaluate the rules on two profiles: the same code for ``check`` and ``compare``; ``more`` are findings of another's."""
     from ehrready.terminology.releases import Store
 
-    judged = (
-        packs.load_all(options.rules)
-        if options.rules
-        else packs.default_packs([*live.formats, *([options.mapping] if options.mapping else [])])
-    )
-    judged = [*judged, *_of_contract(options)]
+    judged = _packs(options, live)
     store = Store.open(options.terminology)
     rules, day = packs.merged(judged), waivers.today(options.stamp)
     accepted = waivers.load(options.waivers, {*(rule.id for rule in rules), *packs.known()}, day) if options.waivers else []
@@ -181,12 +176,20 @@ def judge(
     return card.against(load_scorecard(options.baseline)) if options.baseline else card
 
 
+def _packs(options: Options, live: Profile) -> list[packs.Pack]:
+    """Return the packs to judge by: those that are named, else those of what was read; and what the contract adds."""
+    named = packs.load_all(options.rules) if options.rules else packs.default_packs([*live.formats, *filter(None, [options.mapping])])
+    if not options.contract:
+        return named
+    return [*contract_rules.informed(named, contracts.load(options.contract)), *(() if live.only_predictions else _of_contract(options))]
+
+
 def _of_contract(options: Options) -> list[packs.Pack]:
     """Return the model contract as a rule pack, where one is given."""
     return [contract_rules.pack(contracts.load(options.contract))] if options.contract else []
 
 
-def _look_ahead(options: Options) -> None:
+def look_ahead(options: Options) -> None:
     """Find mistakes in waivers and baseline before the long work, not after it."""
     if options.waivers:
         known = {rule.id for rule in packs.merged([*packs.load_all(options.rules), *_of_contract(options)])}
@@ -219,7 +222,7 @@ def load_scorecard(path: str) -> Scorecard:
 def check(sources: Sequence[str], against: str | None, options: Options) -> tuple[Scorecard, list[SourceFile]]:
     """Read, measure and judge the sources against a saved training profile."""
     training, digest = load_profile(against) if against else (None, None)
-    _look_ahead(options)
+    look_ahead(options)
     lists: dict[str, Any] = {}
     collect = None if options.worklists is None else lambda con: lists.update(worklists.collect(con, training))
     profile, ledger, files = read_profile(sources, options, also=collect)

@@ -13,12 +13,23 @@ from collections.abc import Collection, Iterable
 from ehrready import sums
 from ehrready.evaluate import Finding
 from ehrready.histograms import FINE_HISTOGRAMS, is_coarse, marker_of
+from ehrready.production import hiding
 from ehrready.profile import FRAMES, Frame, Key, Profile
 from ehrready.suppression import SMALLEST, Suppression, small
 from ehrready.tables import table_of
 
 #: Checks whose denominator is the part of a table that has what they compare.
-PARTIAL = ("time-plausible", "unique", "linked", "allowed-value", "value-parses", "value-plausible", "unit-valid", "expectation")
+PARTIAL = (
+    "time-plausible",
+    "unique",
+    "linked",
+    "allowed-value",
+    "value-parses",
+    "value-plausible",
+    "unit-valid",
+    "expectation",
+    "label-known",
+)
 
 
 def hide_findings(findings: list[Finding]) -> None:
@@ -91,6 +102,7 @@ def hide_profile(profile: Profile, sites: Collection[str] = ()) -> Profile:
     frames["custom"] = _hide_custom(frames["custom"])
     frames["columns"] = _hide_columns(frames["columns"])
     frames["overlaps"] = {}  # differences of what overlaps would tell small cells; findings are grouped by what is left
+    frames |= hiding.hide(frames)
     cells = Suppression()
     for name in SUMMED:
         values = FRAMES[name][1]

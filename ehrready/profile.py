@@ -57,11 +57,20 @@ FRAMES: dict[str, tuple[Key, Key]] = {
     # JSON, status a reason why nothing could be counted
     "custom": (("rule", "digest", "group", "status"), ("n", "of", "patients", "unknown_patients")),
     "columns": (("table", "column", "kind"), ("rows", "missing", "null_token")),
+    # what a model gave (ehrready.production): counts of predictions and citations by kind, scores by bucket and label, the
+    # clusters that patients make of them, and which predictions of a month were read; month "" is the whole run
+    "predictions": (("output", "month", "kind"), ("n", "of", "patients")),
+    "scores": (("output", "month", "grouping", "group", "bucket", "label"), ("n", "patients")),
+    "clusters": (("output", "month", "grouping", "group", "label"), ("n", "patients", "n2")),
+    "runs": (("month", "digest"), ("seen",)),
 }
+
+#: Frames that a profile has only where predictions were read.
+PRODUCTION = ("predictions", "scores", "clusters", "runs")
 
 #: Frames that say *that*, not how many: their 1 is merged by the maximum.  ``quarters`` lists the public codes seen in
 #: a calendar quarter (enough to tell their release, without a count); ``tables`` the release tables measured against.
-PRESENCE = ("quarters", "tables")
+PRESENCE = ("quarters", "tables", "runs")
 
 
 @dataclass(slots=True)
@@ -104,9 +113,15 @@ class Profile:
         return sorted({key[0] for key in self.frames["ledger"] if key[1] not in {"skipped", "reference"}} - {""})
 
     @property
+    def only_predictions(self) -> bool:
+        """Whether predictions were read and no records."""
+        return self.formats == ["predictions"]
+
+    @property
     def patients(self) -> int | None:
-        """Distinct patients; None when hidden."""
-        return self.frames["patients"].get(("all", ""), (0,))[0]
+        """Distinct patients of the records, else of the predictions; None when hidden."""
+        people = self.frames["patients"]
+        return people.get(("all", ""), people.get(("predicted", ""), (0,)))[0]
 
     def total(self, value: str) -> int:
         """Return a total of the ledger: files, bytes, read, profiled or rejected."""
@@ -143,6 +158,7 @@ class Profile:
             "frames": {
                 name: {"keys": FRAMES[name][0], "values": FRAMES[name][1], "rows": [[*k, *v] for k, v in sorted(frame.items())]}
                 for name, frame in self.frames.items()
+                if frame or name not in PRODUCTION
             },
         }
 

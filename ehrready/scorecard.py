@@ -193,7 +193,7 @@ def _units(findings: Sequence[Finding]) -> dict[tuple[str, str], str]:
 def _verdict(profile: Profile, training: Profile | None, findings: Sequence[Finding], coverage: float | None) -> tuple[str, list[str]]:
     """Return the verdict and its reasons, in the order of design section 6."""
     reasons: list[str] = []
-    if training is None and not all(f.dimension in EXTRA_DIMENSIONS for f in findings):
+    if training is None and not profile.only_predictions and not all(f.dimension in EXTRA_DIMENSIONS for f in findings):
         reasons.append("No training profile was given: this is about the data alone, not about a model.")
     broken = sum(v[0] or 0 for k, v in profile.frames["ledger"].items() if k[1] in {"unreadable", "truncated"})
     crashed = sorted({f.rule.id for f in findings if f.status == "error"})

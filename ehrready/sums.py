@@ -166,7 +166,7 @@ def _outside(bucket: str, limits: tuple[float, float]) -> bool:
 
 def _people(s: Suppression, patients: Frame, history: dict[Key, Cell]) -> None:
     """Patients by their first month and by the length of their history are the same people, and of all."""
-    first = s.total("first", (), (("patients", key) for key in patients if key[0] != "all"))
+    first = s.total("first", (), (("patients", key) for key in patients if key[0] == "first-month"))
     s.sum(("patients", ("all", "")), [first])
     if () in history:
         s.sum(first, [history[()]])

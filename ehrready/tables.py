@@ -202,8 +202,11 @@ RELATED: tuple[str, ...] = (
     "patient.deceased",
 )
 
+#: What a model gives, where its predictions are read (ehrready.readers.predictions): no table of the record.
+PREDICTED: tuple[str, ...] = ("prediction.output", "prediction.score", "prediction.label", "prediction.citation")
+
 #: All element names a rule may be about.
-ELEMENTS: tuple[str, ...] = tuple(sorted({*SCALARS, *DERIVED, *CODED, *RELATED}))
+ELEMENTS: tuple[str, ...] = tuple(sorted({*SCALARS, *DERIVED, *CODED, *RELATED, *PREDICTED}))
 
 
 def table_of(element: str) -> str:

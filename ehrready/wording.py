@@ -76,6 +76,20 @@ DEFECTS: dict[str, str] = {
     "not-as-expected": "are not as expected",
     "unavailable": "lack the feature",
     "undeclared": "are not declared",
+    "not-a-number": "are no number",
+    "below-range": "lie below the range of the contract",
+    "above-range": "lie above the range of the contract",
+    "unknown-class": "are a class that the contract does not know",
+    "duplicate": "are logged more than once",
+    "unlabelled": "have no outcome though it is final by now",
+    "score-mix": "would have to be others to restore the proportions",
+    "alert": "alert",
+    "ungrounded-code": "cite a code that the patient's record does not hold",
+    "ungrounded-value": "cite a value that the patient's record does not hold",
+    "ungrounded-medication": "cite a medication that the patient's record does not hold",
+    "ungrounded-date": "cite a date on which the patient's record has nothing",
+    "uncited": "cite nothing",
+    **dict.fromkeys(("auroc", "auprc", "brier", "calibration-slope", "calibration-intercept", "ece"), "are worse than in validation"),
 }
 
 #: What is counted, per check.
@@ -103,6 +117,13 @@ _NOUNS = {
     "capability": "needed capabilities",
     "feature-available": "patients",
     "feature-by-group": "patients",
+    "output-valid": "predictions",
+    "label-known": "predictions",
+    "score-shift": "predictions",
+    "alert-share": "predictions",
+    "grounded": "citations",
+    "text-cited": "generated texts",
+    "accuracy-drift": "groups",
 }
 
 
@@ -117,6 +138,8 @@ def message(finding: Finding) -> str:
         return f"{place}: the table is {'' if finding.status == 'pass' else 'not '}as expected"
     if o.of == 0 and o.defect == "vanished":
         return f"{place}: the data has no such records, training had them"
+    if finding.rule.check == "accuracy-drift":
+        return f"{place}: {o.detail} ({o.n:,} of {o.of:,} groups are worse beyond the noise)"
     if finding.rounded and o.rate is not None:
         return f"{place}: about {_percent(o.rate)} of {noun} {phrase} (exact counts are hidden for a neighbouring small cell)"
     if finding.hidden or o.n is None or o.of is None or o.rate is None:

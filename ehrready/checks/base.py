@@ -17,8 +17,9 @@ from ehrready import stats
 from ehrready.profile import Profile
 
 DIMENSIONS = ("completeness", "conformance", "release", "plausibility", "comparability")
-#: Dimensions of what is no data: the EHR it comes from. They stand in a scorecard only where there are findings of them.
-EXTRA_DIMENSIONS = ("integration",)
+#: Dimensions of what is no data: the EHR it comes from, the model that runs on it. They stand in a scorecard only where there
+#: are findings of them.
+EXTRA_DIMENSIONS = ("integration", "production")
 
 
 @dataclass(slots=True)
@@ -110,7 +111,7 @@ class Check:
 
     ``by_site``: it reads nothing but the states of an element, which are measured by site, too.  ``measured``: counts
     for a check whose rules say themselves what is to be counted, from the locked engine and the rule's options
-    (ehrready.custom).  ``lint`` returns what is wrong with the options beyond their types.
+    (ehrready.custom).  ``may_compare``: it takes the training profile where there is one, else None.  ``lint`` returns what is wrong with the options beyond their types.
     """
 
     name: str
@@ -124,6 +125,7 @@ class Check:
     by_site: bool = False
     measured: Callable[[Any, dict[str, Any]], list[Counted]] | None = None
     lint: Callable[[dict[str, Any]], list[str]] | None = None
+    may_compare: bool = False
 
     @property
     def help(self) -> str:
@@ -153,6 +155,7 @@ def check(
     by_site: bool = False,
     measured: Callable[[Any, dict[str, Any]], list[Counted]] | None = None,
     lint: Callable[[dict[str, Any]], list[str]] | None = None,
+    may_compare: bool = False,
 ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Register a function as a check; its name with dashes is the ``check`` of a rule."""
 
@@ -160,10 +163,10 @@ def check(
         name = run.__name__.replace("_", "-")
         parameters = inspect.signature(run, eval_str=True).parameters
         options = {key: p for key, p in parameters.items() if p.kind is inspect.Parameter.KEYWORD_ONLY}
-        if name in CHECKS or dimension not in DIMENSIONS:
+        if name in CHECKS or dimension not in (*DIMENSIONS, *EXTRA_DIMENSIONS):
             raise ValueError(f"check {name} is registered twice or its dimension is unknown")
         CHECKS[name] = Check(
-            name, dimension, run, compares, whole, looks_up, decides or compares, options, by_site, measured, lint
+            name, dimension, run, compares, whole, looks_up, decides or compares or may_compare, options, by_site, measured, lint, may_compare
         )  # fmt: skip
         return run
 

@@ -7,6 +7,8 @@ from typing import Any
 
 #: What a feature makes of the facts in its window.
 AGGREGATIONS = ("latest", "first", "mean", "median", "min", "max", "sum", "count", "any", "trend")
+#: What a column of a table of predictions may be; an output's ``columns`` name those that are called otherwise.
+COLUMNS = ("patient", "time", "score", "class", "label", "label_time", "text", "citations", "sex", "age")
 #: What an output is (45 CFR 170.315(b)(11)(iv)(B)(1)(iv) calls it the type of output).
 OUTPUT_KINDS = ("score", "class", "text")
 
@@ -54,7 +56,11 @@ class WriteBack:
 
 @dataclass(frozen=True, slots=True)
 class Output:
-    """One output: ``low`` to ``high`` is the range that is clinically possible (score), ``classes`` the labels (class)."""
+    """One output: ``low`` to ``high`` is the range that is clinically possible (score), ``classes`` the labels (class).
+
+    ``threshold`` is the least score that alerts, ``alert_share`` the share of predictions that is expected to; ``columns``
+    maps what a table of predictions holds (COLUMNS) to the names of its columns.
+    """
 
     name: str
     kind: str
@@ -62,6 +68,8 @@ class Output:
     high: float | None = None
     classes: tuple[str, ...] = ()
     threshold: float | None = None
+    alert_share: float | None = None
+    columns: dict[str, str] = field(default_factory=dict)
     write_back: WriteBack = field(default_factory=WriteBack)
     owner: str = "clinical-informatics"
 
@@ -70,7 +78,7 @@ class Output:
 class Label:
     """What the score is held against: ``delay_days`` pass before a label is final; ``baseline`` are validation figures.
 
-    ``baseline`` keys: auroc, auprc, brier, calibration_slope, ece (each a number).
+    ``baseline`` keys: auroc, auprc, brier, calibration_slope, calibration_intercept, ece (each a number).
     """
 
     name: str = ""

@@ -13,6 +13,7 @@ import yaml
 from ehrready import files
 from ehrready.contract.model import (
     AGGREGATIONS,
+    COLUMNS,
     OUTPUT_KINDS,
     Cohort,
     Contract,
@@ -32,10 +33,10 @@ from ehrready.terminology import systems
 VERSION = "1.0"
 KEYS = ("contract", "model", "cohort", "features", "outputs", "label", "deployment", "owners", "subgroups", "lookback_days", "card")
 FEATURE_KEYS = ("name", "table", "codes", "releases", "units", "window_days", "aggregation", "required", "severity", "owner")
-OUTPUT_KEYS = ("name", "kind", "range", "classes", "threshold", "write_back", "owner")
+OUTPUT_KEYS = ("name", "kind", "range", "classes", "threshold", "alert_share", "columns", "write_back", "owner")
 DEPLOYMENT_KEYS = ("fhir_version", "bulk_export", "smart", "scopes", "profiles", "page_size", "requests_per_minute")
 #: Figures of the validation that a run is held against.
-BASELINES = ("auroc", "auprc", "brier", "calibration_slope", "ece")
+BASELINES = ("auroc", "auprc", "brier", "calibration_slope", "calibration_intercept", "ece")
 SMART = ("backend", "ehr-launch", "standalone")
 SUBGROUPS = ("sex", "age")
 STYLES = ("slack", "teams", "pagerduty")
@@ -160,7 +161,9 @@ class _Parser(Document):
             self.wrong(node, "a class needs classes: the labels that the model may give")
         back = self._part(body.get("write_back"), ("resource", "interactions", "hooks"), "write_back")
         return Output(
-            name, kind, low, high, tuple(classes), self._number(body.get("threshold"), "threshold"),
+            name, kind, low, high, tuple(classes), self._threshold(body.get("threshold"), low, high),
+            self._share(body["alert_share"], "alert_share", 0.0) if "alert_share" in body else None,
+            {key: self._text(value, f"columns.{key}") for key, value in self._part(body.get("columns"), COLUMNS, "columns").items()},
             WriteBack(
                 self._text(back.get("resource"), "resource"),
                 self._choices(back.get("interactions"), INTERACTIONS, "interactions"),
@@ -168,6 +171,12 @@ class _Parser(Document):
             ),
             self._text(body.get("owner"), "owner") or "clinical-informatics",
         )  # fmt: skip
+
+    def _threshold(self, node: yaml.Node | None, low: float | None, high: float | None) -> float | None:
+        value = self._number(node, "threshold")
+        if value is not None and low is not None and high is not None and not low <= value <= high:
+            self.wrong(node, "threshold must lie in the range")
+        return value
 
     def _range(self, node: yaml.Node | None) -> tuple[float | None, float | None]:
         if node is None:

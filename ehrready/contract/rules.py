@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from ehrready.checks.contract import code_element
@@ -26,9 +28,20 @@ def pack(contract: Contract) -> Pack:
     )
 
 
-def _named(rule: Rule, name: str) -> Rule:
-    from dataclasses import replace
+def informed(packs: Sequence[Pack], contract: Contract) -> list[Pack]:
+    """Return rule packs whose rules about predictions know what the contract promises: validation figures and share of alerts."""
+    shares = {output.name: output.alert_share for output in contract.outputs if output.alert_share is not None}
+    told: dict[str, dict[str, Any]] = {
+        "accuracy-drift": {"baseline": dict(contract.label.baseline)} if contract.label.baseline else {},
+        "alert-share": {"expected": shares} if shares else {},
+    }
+    return [
+        replace(pack, rules=tuple(replace(r, options={**told[r.check], **r.options}) if told.get(r.check) else r for r in pack.rules))
+        for pack in packs
+    ]
 
+
+def _named(rule: Rule, name: str) -> Rule:
     return replace(rule, pack=name)
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from ehrready.contract import parser
-from ehrready.contract.model import AGGREGATIONS, OUTPUT_KINDS
+from ehrready.contract.model import AGGREGATIONS, COLUMNS, OUTPUT_KINDS
 from ehrready.rules.model import SEVERITIES
 from ehrready.tables import TABLES
 
@@ -39,7 +39,12 @@ def contract_schema() -> dict[str, Any]:
             "kind": _enum(OUTPUT_KINDS),
             "range": {"type": "array", "items": {"type": "number"}, "minItems": 2, "maxItems": 2},
             "classes": _TEXTS,
-            "threshold": {"type": "number"},
+            "threshold": {"type": "number", "description": "The least score that alerts."},
+            "alert_share": {"type": "number", "minimum": 0, "maximum": 1, "description": "Share of predictions that is expected to alert."},
+            "columns": {
+                **_object(dict.fromkeys(COLUMNS, _TEXT)),
+                "description": "Columns of the table of predictions that are called otherwise.",
+            },
             "write_back": _object({"resource": _TEXT, "interactions": _several(parser.INTERACTIONS), "hooks": _TEXTS}),
             "owner": _TEXT,
         },

@@ -31,7 +31,7 @@ STATUSES = {
     "not-applicable": "Does not apply",
 }
 SEVERITIES = {"error": "required", "warning": "advised", "info": "for information"}
-FORMATS = {"fhir": "FHIR", "hl7v2": "HL7 v2", "omop": "OMOP", "table": "tables"}
+FORMATS = {"fhir": "FHIR", "hl7v2": "HL7 v2", "omop": "OMOP", "table": "tables", "predictions": "predictions"}
 #: Status of a release → kind of its badge, its words.
 RELEASES = {
     "different": ("warn", "not what training used"),
@@ -62,6 +62,7 @@ TABLES = {
     "allergy": "Allergies",
     "report": "Reports",
     "document": "Documents",
+    "prediction": "Predictions",
 }
 #: What a dimension asks.
 DIMENSIONS = {
@@ -71,6 +72,7 @@ DIMENSIONS = {
     "plausibility": "Can it be true?",
     "comparability": "Is it like training?",
     "integration": "Does the EHR offer it?",
+    "production": "Does the model still do it?",
 }
 #: Fields whose name is not yet plain English.
 _FIELDS = {"at": "date", "patient_id": "link to the patient", "encounter_id": "link to the encounter", "value_code": "coded value"}

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
 from ehrready import resources
+from ehrready.checks import CHECKS
 from ehrready.errors import UsageError
 from ehrready.rules.document import compose, hint, shown
 from ehrready.rules.model import MIN_N, SEVERITIES, Limits, Pack, Rule
@@ -24,7 +26,18 @@ def default_packs(formats: Iterable[str]) -> list[Pack]:
     """Return core and the pack of each format that was read."""
     packs = [load(path) for path in shipped().values()]
     seen = set(formats)
-    return _outermost([pack for pack in packs if pack.name == "core" or seen & set(pack.formats)])
+    chosen = _outermost([pack for pack in packs if pack.name == "core" or seen & set(pack.formats)])
+    # of predictions alone the record's rules know nothing but that they could be read
+    return (
+        [
+            replace(pack, rules=tuple(r for r in pack.rules if r.elements == ("",) and not CHECKS[r.check].compares))
+            if pack.name == "core"
+            else pack
+            for pack in chosen
+        ]
+        if seen == {"predictions"}
+        else chosen
+    )
 
 
 def every(mapping: str | None) -> list[Pack]:

@@ -1,0 +1,405 @@
+"""What a model gives in production: outputs, their distribution, accuracy, grounding (ehrready.production; docs/monitoring.md)."""
+
+from __future__ import annotations
+
+import functools
+import math
+from statistics import NormalDist
+
+import numpy as np
+
+from ehrready import stats
+from ehrready.checks.base import Outcome, check, skip
+from ehrready.checks.mix import _noise, js_distance
+from ehrready.production import accuracy, buckets
+from ehrready.production.accuracy import METRICS, Figure
+from ehrready.profile import Profile
+
+_SCORE_ONLY = ("not-a-number", "below-range", "above-range")
+#: How a metric is written.
+NAMES = {"auroc": "AUROC", "auprc": "AUPRC", "brier": "Brier score", "calibration_slope": "calibration slope", "calibration_intercept": "calibration intercept",
+         "ece": "expected calibration error"}  # fmt: skip
+
+
+def _counted(profile: Profile, output: str, kind: str) -> Outcome | None:
+    """Return the count of a kind over the whole run, with the month in which most of it is; None without one."""
+    row = profile.frames["predictions"].get((output, "", kind))
+    if row is None:
+        return None
+    n, of, patients = row
+    worst: tuple[float, str] | None = None
+    for month in accuracy.months(profile, output):
+        m, total, people = profile.frames["predictions"].get((output, month, kind), (0, 0, 0))
+        if m and total and (people or 0) >= accuracy.FEWEST and total - m >= accuracy.FEWEST and (worst is None or m / total > worst[0]):
+            worst = (m / total, month)
+    detail = f"worst month {worst[1]}: {100 * worst[0]:.0f} %" if worst else ""
+    return Outcome(kind, n, of, patients, group={"output": output}, detail=detail, partition=f"prediction {output} {kind}")
+
+
+@check("production")
+def output_valid(profile: Profile, element: str, *, defects: list[str]) -> list[Outcome]:  # noqa: ARG001 - the outputs are one element
+    """Is what the model gives possible at all?
+
+    Each output is judged by its kind: a score by the range of the contract, a class by its classes.
+
+    Numerator: predictions with the defect: `missing`, `not-a-number` (NaN, infinite, words), `below-range`, `above-range`,
+    `unknown-class`, `duplicate` (the same patient, time and output once more).
+    Denominator: predictions of the output.
+
+    Options: `defects`, those that the rule is about.
+    """
+    found = []
+    for output, kind in accuracy.outputs(profile).items():
+        for defect in defects:
+            if (defect in _SCORE_ONLY and not kind.startswith("score")) or (defect == "unknown-class" and kind != "class"):
+                continue
+            outcome = _counted(profile, output, defect)
+            if outcome:
+                found.append(outcome)
+    return found or skip("not-applicable", "no output of the contract can have the defect")
+
+
+@check("production")
+def label_known(profile: Profile, element: str) -> list[Outcome]:  # noqa: ARG001
+    """Are the outcomes known by which accuracy is measured?
+
+    Only predictions whose label window has closed count: the label's delay has passed at the day of the run (`--stamp`), else
+    at the last prediction or label.
+
+    Numerator: predictions without a label, or with one that is neither the positive one nor its opposite (`unlabelled`).
+    Denominator: predictions with a valid output whose label window has closed.
+    """
+    found = [
+        outcome
+        for output, kind in accuracy.outputs(profile).items()
+        if kind != "text" and (outcome := _counted(profile, output, "unlabelled"))
+    ]
+    return found or skip("not-assessed", "the label window of no prediction has closed yet")
+
+
+@check("production")
+def grounded(profile: Profile, element: str) -> list[Outcome]:  # noqa: ARG001
+    """Does the patient's record hold what a generated text cites?
+
+    Codes, values, medications and dates are compared exactly with the same patient's record, at any time in it. What is not cited
+    in a form that a machine can read is not seen: a paraphrase, a negation, a claim without a citation.
+
+    Numerator: citations of a kind that the patient's record does not hold.
+    Denominator: citations of the kind that are about patients whom the records know.
+    """
+    texts = [output for output, kind in accuracy.outputs(profile).items() if kind == "text"]
+    if not texts:
+        return skip("not-applicable", "the contract names no generated text")
+    found: list[Outcome] = []
+    for output in texts:
+        kinds = sorted({key[2] for key in profile.frames["predictions"] if key[:2] == (output, "") and key[2].startswith("ungrounded-")})
+        found += [outcome for kind in kinds if (outcome := _counted(profile, output, kind))]
+    return found or skip(
+        "not-assessed", "no citation is about a patient of the records: give the records with --data, with the same patient ids"
+    )
+
+
+@check("production")
+def text_cited(profile: Profile, element: str) -> list[Outcome]:  # noqa: ARG001
+    """Do generated texts cite what they rest on?
+
+    Numerator: texts without a citation, of which nothing can be checked (`uncited`).
+    Denominator: generated texts.
+    """
+    found = [outcome for output in accuracy.outputs(profile) if (outcome := _counted(profile, output, "uncited"))]
+    return found or skip("not-applicable", "there is no generated text")
+
+
+# --- distribution
+
+
+@check("production", may_compare=True)
+def score_shift(profile: Profile, training: Profile | None, element: str, *, margin: float = 0.1, min_n: int = 100) -> list[Outcome]:  # noqa: ARG001
+    """Does the model give scores, or classes, in the same proportions as in its validation?
+
+    Month by month, the Jensen-Shannon distance (base 2) between the shares of the deciles of the validation's scores (of the
+    classes), against the profile of the validation's predictions (`--against`), else against the first month. Its limit is the
+    margin or the 99th percentile of the noise at this sample size (seeded bootstrap), whichever is larger.
+
+    Numerator: predictions of the shifted months that would have to move to restore the proportions (`score-mix`).
+    Denominator: predictions of the output.
+
+    Options: `margin` (default 0.1); `min_n` (default 100): patients of a month that is compared.
+    """
+    found = [_shift(profile, training, output, margin, min_n) for output, kind in accuracy.outputs(profile).items() if kind != "text"]
+    return found or skip("not-applicable", "no output is a score or a class")
+
+
+def _shift(profile: Profile, training: Profile | None, output: str, margin: float, min_n: int) -> Outcome:
+    group = {"output": output}
+    before = None if training is None else _histogram(training, output, "")
+    if before and accuracy.outputs(profile)[output] != accuracy.outputs(training or profile).get(output):
+        return Outcome(
+            "score-mix", status="not-assessed", reason="the validation's predictions were measured with another range", group=group
+        )
+    months = [m for m in accuracy.months(profile, output) if _people(profile, output, m) >= min_n]
+    against = "validation"
+    if before is None:
+        if len(months) < 2:
+            why = f"no profile of the validation's predictions, and fewer than two months of {min_n} patients"
+            return Outcome("score-mix", status="not-applicable", reason=why, group=group)
+        against, before = months[0], _histogram(profile, output, months[0])
+    assert before is not None  # noqa: S101 - for the type checker: either side has just been looked at
+    total = _all(profile, output)
+    moved = 0.0
+    worst: tuple[float, float, float, str] | None = None
+    edges = _deciles(before)
+    q = _shares(before, edges)
+    n_then = _effective(training if against == "validation" and training else profile, output, "" if against == "validation" else against)
+    for month in months:
+        now = _histogram(profile, output, month) if month != against else None
+        if now is None:
+            continue
+        p, n_now = _shares(now, edges), _effective(profile, output, month)
+        distance = js_distance(p, q)
+        limit = max(margin, float(np.quantile(_noise((p * n_now + q * n_then) / (n_now + n_then), n_now, n_then), 0.99)))
+        if distance > limit:
+            moved += 0.5 * float(np.abs(p - q).sum()) * sum(now.values())
+        if worst is None or distance - limit > worst[0]:
+            worst = (distance - limit, distance, limit, month)
+    if worst is None:
+        return Outcome("score-mix", status="not-assessed", reason=f"no month has {min_n} patients", group=group)
+    detail = f"farthest {worst[3]}: Jensen-Shannon distance {worst[1]:.3f}, limit {worst[2]:.3f}, against {against}"
+    return Outcome(
+        "score-mix", min(round(moved), total), total, people=False, status="fail" if moved else "pass", group=group, detail=detail,
+        partition=f"prediction {output} shift",
+    )  # fmt: skip
+
+
+def _all(profile: Profile, output: str) -> int:
+    return profile.frames["predictions"].get((output, "", "all"), (0,))[0] or 0
+
+
+def _people(profile: Profile, output: str, month: str) -> int:
+    return profile.frames["predictions"].get((output, month, "all"), (0, 0, 0))[2] or 0
+
+
+def _histogram(profile: Profile, output: str, month: str) -> dict[tuple[float, float, str], int] | None:
+    """Return (first, last index, class) to predictions; None where there are none or one is hidden."""
+    cells: dict[tuple[float, float, str], int] = {}
+    for (_, _, _, _, bucket, _), (n, _) in profile.rows("scores", output, month, "all", ""):
+        if n is None:
+            return None
+        place = (*buckets.bounds(bucket), "")
+        cells[place] = cells.get(place, 0) + n
+    for (_, _, kind), (n, _, _) in profile.rows("predictions", output, month):
+        if kind.startswith("class "):
+            if n is None:
+                return None
+            cells[0.0, 0.0, kind] = n
+    return cells or None
+
+
+def _deciles(cells: dict[tuple[float, float, str], int]) -> list[tuple[float, str]]:
+    """Return the upper edges of ten groups of about equal size; of classes each its own."""
+    total, seen, edges = sum(cells.values()), 0, []
+    for (_, high, name), n in sorted(cells.items()):
+        seen += n
+        if name or seen >= (len(edges) + 1) * total / 10:
+            edges.append((high, name))
+    return edges
+
+
+def _shares(cells: dict[tuple[float, float, str], int], edges: list[tuple[float, str]]) -> np.ndarray:
+    counts = np.zeros(len(edges) + 1)
+    for (_, high, name), n in cells.items():
+        counts[next((i for i, edge in enumerate(edges) if (name and edge[1] == name) or (not name and high <= edge[0])), len(edges))] += n
+    shares: np.ndarray = counts / max(counts.sum(), 1.0)
+    return shares
+
+
+def _effective(profile: Profile, output: str, month: str) -> float:
+    """Return predictions over Kish's design effect; patients where the clusters are not known."""
+    rows = [values for _, values in profile.rows("clusters", output, month, "all", "")]
+    n, squares = sum(r[0] or 0 for r in rows), sum(r[2] or 0 for r in rows)
+    return n * n / squares if squares else float(max(1, _people(profile, output, month)))
+
+
+@check("production", may_compare=True)
+def alert_share(
+    profile: Profile,
+    training: Profile | None,
+    element: str,  # noqa: ARG001
+    *,
+    expected: dict[str, float] | None = None,
+    factor: float = 1.5,
+    min_n: int = 100,
+) -> list[Outcome]:
+    """Does the model alert about as often as was agreed?
+
+    Expected is the contract's `alert_share`, else the share in the validation's predictions (`--against`). The whole run and every
+    month of at least `min_n` patients are looked at.
+
+    Numerator: predictions at or above the threshold (`alert`).
+    Denominator: predictions of the output.
+    Alarms when the share is more than `factor` times the expected one, or less than its inverse, and the interval (Wilson, effective
+    n, 99 %) does not hold the expected one.
+
+    Options: `expected`, by output (the contract's); `factor` (default 1.5); `min_n` (default 100).
+    """
+    found = []
+    for output in accuracy.outputs(profile):
+        outcome = _counted(profile, output, "alert")
+        if outcome is None or outcome.n is None or not outcome.of:
+            continue
+        then = training.frames["predictions"].get((output, "", "alert")) if training else None
+        wanted = (expected or {}).get(output)
+        if wanted is None and then and then[0] is not None and then[1]:
+            wanted = then[0] / then[1]
+            outcome.training, outcome.training_patients = (then[0], then[1]), then[2]
+        if wanted is None:
+            found.append(
+                Outcome(
+                    "alert",
+                    status="not-applicable",
+                    reason="the contract names no alert_share, and no validation's predictions are given",
+                    group=outcome.group,
+                )
+            )
+            continue
+        outcome.status, outcome.limit, odd = "pass", wanted * factor, []
+        for month in ["", *accuracy.months(profile, output)]:
+            n, of, _ = profile.frames["predictions"].get((output, month, "alert"), (0, 0, 0))
+            if n is None or not of or _people(profile, output, month) < min_n:
+                continue
+            rate, size = n / of, _effective(profile, output, month)
+            low, high = stats.wilson(rate * size, size, NormalDist().inv_cdf(0.995))
+            if (rate > wanted * factor and low > wanted) or (rate < wanted / factor and high < wanted):
+                odd.append((month, rate, n, of))
+        if odd:
+            outcome.status = "fail"
+            shown = [f"{month} {100 * rate:.0f} %" for month, rate, n, of in odd if month and min(n, of - n) >= accuracy.FEWEST]
+            outcome.detail = f"expected {100 * wanted:.1f} %" + (f"; {', '.join(shown[:6])}" if shown else "")
+        found.append(outcome)
+    return found or skip("not-applicable", "no output has a threshold")
+
+
+# --- accuracy
+
+
+@functools.lru_cache(maxsize=4096)
+def _figures(data: bytes, key: tuple[float, ...]) -> dict[str, Figure]:
+    score, positive, negative = np.frombuffer(data).reshape(3, -1)
+    return accuracy.figures(accuracy.Labelled(score, positive, negative, (int(key[0]), int(key[1])), key[2], bool(key[3])))
+
+
+def measured(data: accuracy.Labelled) -> dict[str, Figure]:
+    """Return a group's figures; the same counts are not drawn from twice."""
+    return _figures(
+        np.stack([data.score, data.positive, data.negative]).tobytes(), (*map(float, data.patients), data.effect, float(data.probability))
+    )
+
+
+@check("production", may_compare=True)
+def accuracy_drift(
+    profile: Profile,
+    training: Profile | None,
+    element: str,  # noqa: ARG001
+    *,
+    baseline: dict[str, float] | None = None,
+    margin: float = 0.05,
+    slope_margin: float = 0.2,
+    min_n: int = 100,
+) -> list[Outcome]:
+    """Is the model as accurate as in its validation?
+
+    AUROC, AUPRC and, of scores between 0 and 1, Brier score, calibration slope, calibration in the large and expected calibration
+    error (10 bins), over all predictions, by month and by group of patients (sex, age). They are computed from scores by bucket and
+    label; the intervals (95 %) are a seeded bootstrap whose size is the number of predictions over Kish's design effect, so that a
+    patient with many predictions counts once. Only predictions whose label window has closed count. Baseline: the predictions of the
+    validation (`--against`), else the figures of the contract (`label: baseline`); a group is held against its own where the
+    validation has it.
+
+    Numerator: groups in which the metric is worse than the baseline.
+    Denominator: groups with at least `min_n` patients, 11 of them with the outcome and 11 without.
+    Alarms when the metric is worse by the margin and by more than the noise of both sides (95 %, Bonferroni over the groups).
+
+    Options: `baseline`, figures by metric (the contract's); `margin` (default 0.05) of AUROC, AUPRC, Brier score and ECE;
+    `slope_margin` (default 0.2) of calibration slope and intercept; `min_n` (default 100).
+    """
+    found: list[Outcome] = []
+    for output, kind in accuracy.outputs(profile).items():
+        if not kind.startswith("score"):
+            continue
+        whole = accuracy.labelled(profile, output)
+        if whole is None or not accuracy.enough(whole, min_n):
+            why = (
+                "no prediction has a label whose window has closed"
+                if whole is None
+                else f"fewer than {min_n} patients with a final label, or fewer than {accuracy.FEWEST} of one kind"
+            )
+            found.append(Outcome("accuracy", status="not-assessed", reason=why, group={"output": output}))
+            continue
+        found += _drift(profile, training, output, baseline or {}, {"slope": slope_margin, "": margin}, min_n)
+    return found or skip("not-applicable", "no output is a score")
+
+
+def held(
+    profile: Profile, training: Profile | None, output: str, stated: dict[str, float], min_n: int
+) -> list[tuple[str, str, dict[str, Figure], dict[str, Figure]]]:
+    """Return (by, group, figures, their baseline) of the groups that are large enough, everybody first.
+
+    A group of patients is held against its own in the validation's predictions where those have it, else against all of them; what
+    they do not give, against the figures that the contract states.
+    """
+    known = training is not None and accuracy.outputs(training).get(output) == accuracy.outputs(profile)[output]
+    validation = training if known else None
+    plain = {name: Figure(value, value, value, 0.0) for name, value in stated.items()}
+    found = []
+    for by, group in accuracy.groups(profile, output):
+        data = accuracy.of_group(profile, output, by, group, validation)
+        if data is None or not accuracy.enough(data, min_n):
+            continue
+        before = None
+        if validation:
+            own = accuracy.of_group(validation, output, by, group) if by not in {"all", "month"} else None
+            before = own if own is not None and accuracy.enough(own, min_n) else accuracy.labelled(validation, output)
+        then = measured(before) if before is not None and accuracy.enough(before, min_n) else {}
+        found.append((by, group, measured(data), plain | then))
+    return found
+
+
+def _drift(
+    profile: Profile, training: Profile | None, output: str, stated: dict[str, float], margins: dict[str, float], min_n: int
+) -> list[Outcome]:
+    groups = held(profile, training, output, stated, min_n)
+    outcomes = []
+    for metric in METRICS:
+        mine = [(by, group, now[metric], then.get(metric)) for by, group, now, then in groups if metric in now]
+        if not mine:
+            continue
+        here, first, defect = mine[0][2], mine[0][3], metric.replace("_", "-")
+        if first is None:
+            reason = f"{NAMES[metric]} {_written(here)} here; no baseline: give the validation's predictions (--against), or state it in the contract (label: baseline)"
+            outcomes.append(Outcome(defect, status="not-applicable", reason=reason, group={"output": output}))
+            continue
+        margin = margins["slope"] if metric.startswith("calibration_") else margins[""]
+        z = NormalDist().inv_cdf(1 - 0.025 / len(mine))
+        bad = [(by, group, now, then) for by, group, now, then in mine if then and _worse(metric, now, then, margin, z)]
+        # the worst of the groups that alarm: where to look
+        far = sorted((g for g in bad if g[0] != "all"), key=lambda g: (-abs(g[2].value - (g[3].value if g[3] else 0.0)), g[:2]))
+        told = [f"{NAMES[metric]} {_written(here)}, in validation {first.value:.3f}"]
+        told += [f"worse in {', '.join(f'{group} {_written(now)}' for _, group, now, _ in far[:3])}"] if far else []
+        outcomes.append(
+            Outcome(
+                defect, len(bad), len(mine), people=False, status="fail" if bad else "pass", group={"output": output}, detail="; ".join(told),
+                partition=f"prediction {output} accuracy",
+            )
+        )  # fmt: skip
+    return outcomes
+
+
+def _written(figure: Figure) -> str:
+    return f"{figure.value:.3f} ({figure.low:.3f} to {figure.high:.3f})"
+
+
+def _worse(metric: str, now: Figure, then: Figure, margin: float, z: float) -> bool:
+    change = (now.value - now.bias) - (then.value - then.bias)
+    loss = abs(change) if METRICS[metric] == 0 else -change * METRICS[metric]
+    noise = z * math.hypot(now.error, then.error)
+    return math.isfinite(loss) and math.isfinite(noise) and loss >= margin and loss > noise

@@ -1,0 +1,55 @@
+"""``ehrready monitor``, top to bottom: predictions (and records) → profile → earlier runs → findings → scorecard."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from functools import reduce
+from typing import Any
+
+from ehrready import contract as contracts
+from ehrready import pipeline, sources
+from ehrready.errors import UsageError
+from ehrready.pipeline import Options
+from ehrready.production import state as runs
+from ehrready.profile import Profile
+from ehrready.readers import chosen
+from ehrready.readers.predictions import PredictionReader
+from ehrready.rules import waivers
+from ehrready.scorecard import Scorecard
+
+
+def monitor(
+    predictions: Sequence[str], options: Options, *, data: Sequence[str] = (), against: Sequence[str] = (), state: str | None = None
+) -> tuple[Scorecard, Profile, list[Any], list[str]]:
+    """Judge predictions by the contract of ``options``; returns scorecard, profile of this run, files, and what to say about the state.
+
+    ``data`` are the records of the same patients, ``against`` saved profiles: of the training data, of the validation's predictions.
+    With ``state`` the earlier runs of that folder are judged together with this one, which is kept there afterwards.
+    Raises UsageError and SourceError for predictions that cannot be (no patient, a label from the future), naming the row.
+    """
+    if options.contract is None:
+        raise UsageError("monitor needs --contract: it says what the model gives and what was promised")
+    training, digest = _training(against)
+    earlier = runs.read(state) if state else []
+    pipeline.look_ahead(options)
+    reader = PredictionReader(
+        contracts.load(options.contract), sources.expand(predictions), waivers.today(options.stamp) if options.stamp else None
+    )
+    readers = [reader, *(chosen(options.format, options.mapping, options.validate) if data else ())]
+    profile, ledger, files = pipeline.read_profile([*predictions, *data], options, readers=readers)
+    whole, twice = runs.join(profile, earlier) if earlier else (profile, [])
+    card = pipeline.judge(whole, training, options, ledger=ledger, training_sha256=digest)
+    if state and profile.frames["runs"]:
+        runs.keep(state, profile)
+    said = [f"{', '.join(twice)}: earlier runs hold other predictions of the same month; these were added to them"] if twice else []
+    return card, profile, files, said
+
+
+def _training(against: Sequence[str]) -> tuple[Profile | None, str | None]:
+    """Return the saved profiles as one, and their SHA-256 (of several: that of their digests)."""
+    loaded = [pipeline.load_profile(path) for path in against]
+    if not loaded:
+        return None, None
+    digest = loaded[0][1] if len(loaded) == 1 else hashlib.sha256("".join(d for _, d in loaded).encode()).hexdigest()
+    return reduce(Profile.merge, (profile for profile, _ in loaded)), digest
