@@ -18,6 +18,7 @@ from ehrready.distributions import distributions
 from ehrready.errors import Exit, UsageError
 from ehrready.evaluate import Finding
 from ehrready.panel import panel
+from ehrready.production.course import course
 from ehrready.profile import Profile, load_document
 from ehrready.rules.waivers import Waiver, apply
 from ehrready.scorecard_checks import first_problem
@@ -145,6 +146,7 @@ def build(
     coverage = scoring.coverage(_units([f for f in findings if f.rule.severity == "error"]))
     verdict, reasons = _verdict(profile, training, findings, coverage)
     reasons += waived
+    records = None if training is not None and training.only_predictions else training
     digest = hashlib.sha256((profile if internal else privacy.hide_profile(profile)).to_json()).hexdigest()
     document: dict[str, Any] = {
         "kind": KIND,
@@ -163,8 +165,11 @@ def build(
         "checks": {
             f.rule.check: CHECKS[f.rule.check].words if f.rule.check in CHECKS else _FOREIGN.get(f.rule.check, _SUITE) for f in findings
         },
-        "releases": panel(profile, training, store, internal),
-        "distributions": distributions(profile, training, internal=internal),
+        "releases": [] if profile.only_predictions else panel(profile, records, store, internal),
+        "distributions": [
+            *course(profile, training, {f.rule.check: f.rule.options for f in findings}, internal=internal),
+            *([] if profile.only_predictions else distributions(profile, records, internal=internal)),
+        ],
         "ledger": ledger.rows() if ledger else _ledger_of(profile),
         "provenance": {
             "rule_packs": [{"name": p.name, "version": p.version, "sha256": p.sha256} for p in packs],

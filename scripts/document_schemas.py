@@ -333,6 +333,20 @@ def _distributions() -> Schema:
             "rows": _list(_object("A code.", {"code": _text("A public code."), **_shares()}), "Codes whose shares differ most."),
             "other": _object("All other codes together.", _shares()),
         },
+        "accuracy-by-month": {
+            **_figured(),
+            "series": _list(_object("A month.", {"month": {**_text("Month."), "pattern": _MONTH}, **_figure(null=True)}), "In calendar order."),
+        },
+        "accuracy-by-group": {
+            **_figured(),
+            "rows": _list(_object("A group.", {"by": _text("all, sex or age."), "group": _text("The group; empty is everybody."), **_figure()}), "Everybody first."),
+        },
+        "production-by-month": {
+            "output": _text("Output of the contract."),
+            "measure": _text("What the share is of: a defect of production, or alert."),
+            "expected": _share("Share that was agreed; null without.", null=True),
+            "series": _list(_object("A month.", {"month": {**_text("Month."), "pattern": _MONTH}, "share": _share("Null: hidden, or too few.", null=True)}), "In calendar order."),
+        },
         "value": {
             "element": _text("Canonical element."),
             "system": _text("Code system."),
@@ -349,6 +363,21 @@ def _distributions() -> Schema:
     said = {"kind": _text(f"{', '.join(kinds)}; a reader leaves out a kind that it does not know.")}
     found = {kind: _object(f"Live beside training: {kind}.", keys, optional=("display",)) for kind, keys in kinds.items()}
     return {"distribution": {**_object("Live data beside training.", said), "allOf": rules}, **found}
+
+
+def _figured() -> Schema:
+    return {
+        "output": _text("Output of the contract."),
+        "metric": _text("auroc, auprc, brier, calibration_slope, calibration_intercept or ece."),
+        "baseline": _number("In validation; null without.", null=True),
+    }
+
+
+def _figure(*, null: bool = False) -> Schema:
+    return {
+        key: _number(words, null=null)
+        for key, words in (("value", "The metric."), ("low", "Of its 95 % interval."), ("high", "Of its 95 % interval."))
+    }
 
 
 def _series(value: Schema) -> Schema:

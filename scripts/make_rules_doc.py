@@ -39,7 +39,7 @@ def text() -> str:
             parts += _rule(rule, rule.id in seen)
             seen.add(rule.id)
     parts.append("\n## Checks\n\nWhat a rule's `check` may be, by dimension.")
-    for dimension in DIMENSIONS:
+    for dimension in (*DIMENSIONS, *sorted({check.dimension for check in CHECKS.values()} - {*DIMENSIONS})):
         parts.append(f"\n### Dimension {dimension}")
         for name, check in sorted(CHECKS.items()):
             if check.dimension == dimension:

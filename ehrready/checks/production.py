@@ -119,7 +119,7 @@ def score_shift(profile: Profile, training: Profile | None, element: str, *, mar
 
     Month by month, the Jensen-Shannon distance (base 2) between the shares of the deciles of the validation's scores (of the
     classes), against the profile of the validation's predictions (`--against`), else against the first month. Its limit is the
-    margin or the 99th percentile of the noise at this sample size (seeded bootstrap), whichever is larger.
+    margin or the noise at this sample size (99 %, Bonferroni over the months; seeded bootstrap), whichever is larger.
 
     Numerator: predictions of the shifted months that would have to move to restore the proportions (`score-mix`).
     Denominator: predictions of the output.
@@ -157,7 +157,7 @@ def _shift(profile: Profile, training: Profile | None, output: str, margin: floa
             continue
         p, n_now = _shares(now, edges), _effective(profile, output, month)
         distance = js_distance(p, q)
-        limit = max(margin, float(np.quantile(_noise((p * n_now + q * n_then) / (n_now + n_then), n_now, n_then), 0.99)))
+        limit = max(margin, float(np.quantile(_noise((p * n_now + q * n_then) / (n_now + n_then), n_now, n_then), 1 - 0.01 / len(months))))
         if distance > limit:
             moved += 0.5 * float(np.abs(p - q).sum()) * sum(now.values())
         if worst is None or distance - limit > worst[0]:
@@ -197,7 +197,8 @@ def _histogram(profile: Profile, output: str, month: str) -> dict[tuple[float, f
 
 def _deciles(cells: dict[tuple[float, float, str], int]) -> list[tuple[float, str]]:
     """Return the upper edges of ten groups of about equal size; of classes each its own."""
-    total, seen, edges = sum(cells.values()), 0, []
+    total, seen = sum(cells.values()), 0
+    edges: list[tuple[float, str]] = []
     for (_, high, name), n in sorted(cells.items()):
         seen += n
         if name or seen >= (len(edges) + 1) * total / 10:
@@ -317,7 +318,7 @@ def accuracy_drift(
 
     Numerator: groups in which the metric is worse than the baseline.
     Denominator: groups with at least `min_n` patients, 11 of them with the outcome and 11 without.
-    Alarms when the metric is worse by the margin and by more than the noise of both sides (95 %, Bonferroni over the groups).
+    Alarms when the metric is worse by the margin and by more than the noise of both sides (95 %, Bonferroni over groups and metrics).
 
     Options: `baseline`, figures by metric (the contract's); `margin` (default 0.05) of AUROC, AUPRC, Brier score and ECE;
     `slope_margin` (default 0.2) of calibration slope and intercept; `min_n` (default 100).
@@ -379,10 +380,10 @@ def _drift(
             outcomes.append(Outcome(defect, status="not-applicable", reason=reason, group={"output": output}))
             continue
         margin = margins["slope"] if metric.startswith("calibration_") else margins[""]
-        z = NormalDist().inv_cdf(1 - 0.025 / len(mine))
-        bad = [(by, group, now, then) for by, group, now, then in mine if then and _worse(metric, now, then, margin, z)]
+        z = NormalDist().inv_cdf(1 - 0.025 / (len(mine) * len(METRICS)))
+        bad = [(by, group, now, then) for by, group, now, then in mine if then is not None and _worse(metric, now, then, margin, z)]
         # the worst of the groups that alarm: where to look
-        far = sorted((g for g in bad if g[0] != "all"), key=lambda g: (-abs(g[2].value - (g[3].value if g[3] else 0.0)), g[:2]))
+        far = sorted((g for g in bad if g[0] != "all"), key=lambda g: (-abs(g[2].value - (0.0 if g[3] is None else g[3].value)), g[:2]))
         told = [f"{NAMES[metric]} {_written(here)}, in validation {first.value:.3f}"]
         told += [f"worse in {', '.join(f'{group} {_written(now)}' for _, group, now, _ in far[:3])}"] if far else []
         outcomes.append(

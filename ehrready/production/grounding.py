@@ -18,7 +18,7 @@ KINDS = ("code", "value", "medication", "date")
 _CODE = "coalesce(nullif(j.code, ''), j.c)"
 _SAME = "(c.key IS NULL OR j.key = c.key)"
 #: Decimals that a number was cited with: the record's number, rounded to them, must be it.
-_PLACES = "CASE WHEN contains(c.value, '.') THEN length(split_part(c.value, '.', 2)) ELSE 0 END"
+_PLACES = "CASE WHEN contains(c.value, '.') THEN length(split_part(c.value, '.', 2)) ELSE 0 END::INTEGER"
 
 
 def measure(con: duckdb.DuckDBPyConnection, frame: Frame, *, records: bool) -> None:
@@ -32,7 +32,7 @@ def measure(con: duckdb.DuckDBPyConnection, frame: Frame, *, records: bool) -> N
         return
     people = " UNION ".join(f'SELECT patient_id FROM "{t}_v" WHERE patient_id IS NOT NULL AND excluded IS NULL' for t in TABLES)
     con.execute(
-        f"CREATE TEMP TABLE cited AS SELECT row_number() OVER (ORDER BY ALL) AS i, c.*, p.patient_id IS NOT NULL AS known FROM citation c LEFT JOIN ({people}) p USING (patient_id)"
+        f"CREATE TEMP TABLE cited AS SELECT row_number() OVER (ORDER BY c.record, c.output, c.kind, c.key, c.code, c.value, c.unit, c.day, c.name) AS i, c.*, p.patient_id IS NOT NULL AS known FROM citation c LEFT JOIN ({people}) p USING (patient_id)"
     )
     days = " UNION ".join(
         f'SELECT patient_id, left("at", 10) AS day FROM "{t}_v" WHERE length("at") >= 10 AND excluded IS NULL' for t in TABLES

