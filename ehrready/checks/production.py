@@ -44,7 +44,7 @@ def output_valid(profile: Profile, element: str, *, defects: list[str]) -> list[
 
     Numerator: predictions with the defect: `missing`, `not-a-number` (NaN, infinite, words), `below-range`, `above-range`,
     `unknown-class`, `duplicate` (the same patient, time and output once more).
-    Denominator: predictions of the output.
+    Denominator: predictions of the output; an output of the contract that no file holds is not assessed.
 
     Options: `defects`, those that the rule is about.
     """
@@ -54,8 +54,10 @@ def output_valid(profile: Profile, element: str, *, defects: list[str]) -> list[
             if (defect in _SCORE_ONLY and not kind.startswith("score")) or (defect == "unknown-class" and kind != "class"):
                 continue
             outcome = _counted(profile, output, defect)
-            if outcome:
-                found.append(outcome)
+            if outcome is None and defect == defects[0]:
+                reason = f"the predictions have no output {output}: give the file that holds it, too, or take it out of the contract"
+                outcome = Outcome("", status="not-assessed", reason=reason, group={"output": output})
+            found += [outcome] if outcome else []
     return found or skip("not-applicable", "no output of the contract can have the defect")
 
 

@@ -53,7 +53,7 @@ def measure(con: duckdb.DuckDBPyConnection, frames: dict[str, Frame], *, records
 
 def _kinds(con: duckdb.DuckDBPyConnection, frame: Frame) -> None:
     """Count predictions by kind: what is wrong, what is there twice, what alerts, what has no label though its window has closed."""
-    closed = "wrong IS NULL AND label NOT IN ('open')"
+    closed = "wrong IS NULL AND kind <> 'text' AND label <> 'open'"
     kinds = {
         "all": ("true", "true"),
         **{wrong: ("true", f"coalesce(wrong, '') = {quote(wrong)}") for wrong in WRONG},
@@ -66,7 +66,7 @@ def _kinds(con: duckdb.DuckDBPyConnection, frame: Frame) -> None:
     alerting = {row[0] for row in con.execute("SELECT DISTINCT output FROM predicted WHERE alert IS NOT NULL").fetchall()}
     for key in [key for key in frame if key[2] == "alert" and key[0] not in alerting]:
         del frame[key]
-    for output, kind, low, high in con.execute("SELECT DISTINCT output, kind, low, high FROM predicted").fetchall():
+    for output, kind, low, high in con.execute("SELECT output, kind, low, high FROM promised").fetchall():
         frame[output, "", f"is {kind}" + (f" {low:g} {high:g}" if kind == "score" else "")] = (1, 1, 0)
     for output, month, name, n, people in con.execute(
         "SELECT output, m, class, count(*), count(DISTINCT patient_id) FROM (SELECT *, unnest(['', month]) m FROM predicted WHERE class IS NOT NULL) GROUP BY 1, 2, 3"

@@ -63,7 +63,6 @@ class PredictionReader:
     def __init__(self, contract: Contract, paths: Sequence[Path], as_of: dt.date | None = None) -> None:
         self.contract, self.as_of = contract, as_of
         self._paths = {path.resolve() for path in paths}
-        self.found: set[str] = set()
         if not contract.outputs:
             raise UsageError("the contract names no outputs: monitor needs to know what the model gives (outputs: name, kind, range)")
 
@@ -79,6 +78,9 @@ class PredictionReader:
     def read(self, files: Sequence[SourceFile], con: duckdb.DuckDBPyConnection) -> Iterator[Event]:
         """Fill the tables ``prediction`` and ``citation``; raises UsageError and SourceError for what can be no prediction."""
         con.execute(f"CREATE TABLE prediction_raw ({_TYPES})")
+        con.execute("CREATE TABLE promised (output VARCHAR, kind VARCHAR, low DOUBLE, high DOUBLE)")
+        for output in self.contract.outputs:
+            con.execute("INSERT INTO promised VALUES (?, ?, ?, ?)", [output.name, output.kind, output.low, output.high])
         _judge(con, self.contract, self.as_of)  # empty: the tables are there whatever becomes of the files
         _cite(con)
         tables = [file for file in files if file.kind == "table"]
@@ -86,9 +88,6 @@ class PredictionReader:
         resources = [file for file in files if file.kind != "table"]
         if resources:
             yield from self._resources(resources, con)
-        missing = [output for output in self.contract.outputs if output.name not in self.found]
-        if missing and con.execute("SELECT 1 FROM prediction_raw LIMIT 1").fetchone():
-            raise UsageError(*(_unfound(output) for output in missing))
         _refuse(con, self.contract, self.as_of)
         _judge(con, self.contract, self.as_of)
         _cite(con)
@@ -116,17 +115,15 @@ class _Tables(_Reading):
         self._reader = reader
 
     def _insert(self, table: str, relation: Relation) -> dict[int, int]:  # noqa: ARG002 - the interface of _Reading
-        shared = _columns(relation, self._reader.contract)
-        here = 0
-        for output in self._reader.contract.outputs:
-            given = {**shared, **_own(relation, output)}
-            if not _carried(output, given):
-                continue
-            here += 1
-            self._reader.found.add(output.name)
-            self._con.execute(f"INSERT INTO prediction_raw SELECT {_select(output, given, relation)} FROM {relation.sql}")
+        given = {output.name: _own(relation, output) for output in self._reader.contract.outputs}
+        here = [output for output in self._reader.contract.outputs if given[output.name]]
         if not here:
             raise UsageError(*(_unfound(output) for output in self._reader.contract.outputs))
+        shared = _columns(relation, here, self._reader.contract.label.name)
+        for output in here:
+            self._con.execute(
+                f"INSERT INTO prediction_raw SELECT {_select(output, {**shared, **given[output.name]}, relation)} FROM {relation.sql}"
+            )
         rows = self._con.execute(f"SELECT {relation.number}, count(*), max({relation.record}) FROM {relation.sql} GROUP BY 1").fetchall()
         for number, n, _ in rows:
             self._con.execute("INSERT INTO profiled VALUES (?, ?)", [number, n])
@@ -155,8 +152,6 @@ class _Resources(FhirReader):
                 f"(SELECT record, json_transform(text, {quote(_RISK)}) x FROM resource WHERE type = 'RiskAssessment')) "
                 f"WHERE coalesce(x.status, '') <> 'entered-in-error' AND ({given}) AND ({'true' if alone else named})"
             )
-            if con.execute("SELECT 1 FROM prediction_raw WHERE output = ? LIMIT 1", [output.name]).fetchone():
-                self._reader.found.add(output.name)
 
 
 def _unfound(output: Output) -> str:
@@ -168,17 +163,14 @@ def _unfound(output: Output) -> str:
     )
 
 
-def _columns(relation: Relation, contract: Contract) -> dict[str, Column]:
+def _columns(relation: Relation, outputs: Sequence[Output], label: str) -> dict[str, Column]:
     """Return what every output of a table shares, by role; raises UsageError without a patient or a time."""
     named = {
-        role: name
-        for output in contract.outputs
-        for role, name in output.columns.items()
-        if role not in {"score", "class", "text", "citations"}
+        role: name for output in outputs for role, name in output.columns.items() if role not in {"score", "class", "text", "citations"}
     }
     found = {}
     for role in ("patient", "time", "label", "label_time", "sex", "age"):
-        own = (contract.label.name,) if role == "label" and contract.label.name else ()
+        own = (label,) if role == "label" and label else ()
         column = _one(relation, role, named.get(role), own)
         if column is not None:
             found[role] = column
@@ -221,10 +213,6 @@ def _one(relation: Relation, role: str, named: str | None, own: tuple[str, ...])
             f"the predictions have several columns that may be the {role} ({', '.join(there)}): name it in the contract (outputs: columns)"
         )
     return relation.columns[there[0]] if there else None
-
-
-def _carried(output: Output, given: dict[str, Column]) -> bool:
-    return bool({"score": {"score"}, "class": {"class"}, "text": {"text", "citations"}}[output.kind] & given.keys())
 
 
 def _select(output: Output, given: dict[str, Column], relation: Relation) -> str:

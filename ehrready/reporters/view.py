@@ -99,8 +99,10 @@ def view(d: Row) -> dict[str, Any]:
     """Return the names that the templates use beside the scorecard ``d`` itself."""
     findings: Sequence[Row] = d["findings"]
     places = {id(f): n for n, f in enumerate(findings)}
+    watched = any(f["dimension"] == "production" for f in findings)
     # information changes no verdict, so it goes last whatever its status; a waived finding needs no work until it expires
-    order = sorted(worst(findings), key=lambda f: (bool(f["waiver"]), f["severity"] == "info"))
+    # where a model is watched, what it does goes before what it is fed with
+    order = sorted(worst(findings), key=lambda f: (bool(f["waiver"]), f["severity"] == "info", watched and f["dimension"] != "production"))
     cards = [Card(f, f"f{places[id(f)]}", bar(f)) for f in order]
     dimensions = list(dict.fromkeys([*(row["name"] for row in d["dimensions"]), *(f["dimension"] for f in findings)]))
     applies = {f["dimension"] for f in findings if f["status"] != "not-applicable"}
@@ -115,7 +117,7 @@ def view(d: Row) -> dict[str, Any]:
         "reasons": _reasons(d["verdict_reasons"], findings),
         "since": _since(d.get("baseline"), findings, cards),
         "groups": _by_rule(top),
-        "production": any(f["dimension"] == "production" for f in findings),
+        "production": watched,
         "owners": sorted({card.f["owner"] for card in cards}),
         "work": [(owner, _by_rule(_once(c for c in work if c.f["owner"] == owner))) for owner in sorted({c.f["owner"] for c in work})],
         "checks": d.get("checks") or {},

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from . import defects, fhir, hl7v2, manifest, omop
+from . import defects, fhir, hl7v2, manifest, omop, production
 from .population import make_population
 
 if TYPE_CHECKING:
@@ -49,6 +49,7 @@ def write(out: Path) -> None:
                 written[f"{population.name}/{name}/{file}"] = content
     for path, content in written.items():
         _store(out / path, content)
+    production.write(out / "production", training, live)
     (out / "README.md").write_text(manifest.README, encoding="utf-8")
     text = manifest.render(out, (training, live), written, planted, SEEDS)
     (out / "MANIFEST.yaml").write_text(text, encoding="utf-8")

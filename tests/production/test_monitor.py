@@ -622,3 +622,10 @@ def test_the_command_writes_its_outputs_and_says_what_to_mend(tmp_path: Path) ->
     (tmp_path / "p.txt").write_text("nothing")
     done = CliRunner().invoke(app, ["monitor", str(tmp_path / "p.txt"), "--contract", str(tmp_path / "contract.yaml")])
     assert (done.exit_code, isinstance(done.exception, UsageError) or "must be Parquet" in done.output) == (1, True)
+
+
+def test_an_output_that_no_file_holds_is_no_pass(tmp_path: Path) -> None:
+    text = TEXT.replace("threshold: 0.4}", "threshold: 0.4}\n  - {name: summary, kind: text}")
+    card, _ = monitor(tmp_path, rows(402), text)
+    assert card.verdict == "cannot-tell"
+    assert any("no output summary" in f["reason"] for f in card.document["findings"])
