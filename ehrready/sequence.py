@@ -27,7 +27,7 @@ STAGES: dict[str, tuple[str, str]] = {
     "integration": ("EHR integration ready", "Run ehrready integration with the server's CapabilityStatement and the contract."),
     "validation": (
         "Validation in production in place",
-        "Save a scorecard of the model's predictions, with labels, made with the same contract.",
+        "Run ehrready monitor on the model's predictions, with labels, and save its scorecard here.",
     ),
     "model": ("Model", "Every stage before it has to be passed."),
 }
@@ -150,6 +150,10 @@ def _judged(stage: str, cards: Sequence[Card], contract: Contract | None) -> dic
     if failing:
         said = ", ".join(f"{card.name} is {card.document['verdict']}" for card in failing)
         return _row(stage, "blocked", f"{said}.", [card.name for card in failing])
+    judged = {f["check"] for card in mine for f in card.document["findings"] if f["status"] in {"pass", "warn", "fail"}}
+    if stage == "validation" and not judged & {"accuracy-drift", "grounded"}:
+        why = "Neither accuracy nor grounding was judged: labels with a baseline, or records to hold citations against, are missing."
+        return _row(stage, "blocked", why, [card.name for card in mine])
     limited = [card.name for card in mine if card.document["verdict"] != "ready"]
     return _row(stage, "passed", f"With conditions: {', '.join(limited)}." if limited else "", [card.name for card in mine])
 

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+if TYPE_CHECKING:
+    from ehrready.scorecard import Scorecard
 
 
 def integration(
@@ -32,8 +35,24 @@ def integration(
 ) -> None:
     """Hold an EHR's CapabilityStatement against the model contract: a checklist with owners and open questions."""
     from ehrready import cli
-    from ehrready import contract as contracts
     from ehrready.errors import UsageError
+
+    gate = cli._gate(fail_on)
+    if (capability is None) == (base is None):
+        raise UsageError("give --capability FILE or --base URL, one of them")
+    card = judged(contract, capability, base=base, smart=smart, cds_services=cds_services, name=name, stamp=stamp)
+    cli._finish(card, {"html": html, "json": json, "junit": junit, "markdown": markdown}, gate)
+
+
+def judged(
+    contract: str, capability: str | None, *, base: str | None = None, smart: str | None = None, cds_services: str | None = None,
+    name: str | None = None, stamp: str | None = None,
+) -> Scorecard:  # fmt: skip
+    """Return the checklist of an EHR as a scorecard; the options are those of the command.
+
+    Raises UsageError for a document that is none, SourceError where a server cannot be asked.
+    """
+    from ehrready import contract as contracts
     from ehrready.integration import capability as documents
     from ehrready.integration import needs
     from ehrready.integration import server as fetcher
@@ -43,9 +62,6 @@ def integration(
     from ehrready.readers.base import Ended, Read, SourceFile
     from ehrready.scorecard import build
 
-    gate = cli._gate(fail_on)
-    if (capability is None) == (base is None):
-        raise UsageError("give --capability FILE or --base URL, one of them")
     wanted = contracts.load(contract)
     signing = documents.smart(smart) if smart else None
     if base is None:
@@ -62,5 +78,4 @@ def integration(
     ledger.close({1: 1})
     profile = Profile(name or "EHR")
     profile.frames["ledger"] = ledger_frame(ledger)
-    card = build(profile, None, findings, [pack], ledger=ledger, stamp=stamp).naming(wanted)
-    cli._finish(card, {"html": html, "json": json, "junit": junit, "markdown": markdown}, gate)
+    return build(profile, None, findings, [pack], ledger=ledger, stamp=stamp).naming(wanted)

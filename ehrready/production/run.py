@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import reduce
 from typing import Any
 
@@ -14,6 +15,7 @@ from ehrready.pipeline import Options
 from ehrready.production import state as runs
 from ehrready.profile import Profile
 from ehrready.readers import chosen
+from ehrready.readers.base import Reader
 from ehrready.readers.predictions import PredictionReader
 from ehrready.rules import waivers
 from ehrready.scorecard import Scorecard
@@ -36,8 +38,11 @@ def monitor(
     reader = PredictionReader(
         contracts.load(options.contract), sources.expand(predictions), waivers.today(options.stamp) if options.stamp else None
     )
-    readers = [reader, *(chosen(options.format, options.mapping, options.validate) if data else ())]
-    profile, ledger, files = pipeline.read_profile([*predictions, *data], options, readers=readers)
+    readers: list[Reader] = [reader]
+    if data:
+        offered = chosen(options.format, options.mapping, options.validate)
+        readers += [each for each in offered if options.format in {"auto", each.format}]
+    profile, ledger, files = pipeline.read_profile([*predictions, *data], replace(options, format="auto"), readers=readers)
     whole, twice = runs.join(profile, earlier) if earlier else (profile, [])
     card = pipeline.judge(whole, training, options, ledger=ledger, training_sha256=digest)
     if state and profile.frames["runs"]:

@@ -84,7 +84,7 @@ class PredictionReader:
         _judge(con, self.contract, self.as_of)  # empty: the tables are there whatever becomes of the files
         _cite(con)
         tables = [file for file in files if file.kind == "table"]
-        yield from _Tables(self, con).run(tables)
+        yield from _Tables(self, con).run(tables, frozenset(file.number for file in tables))
         resources = [file for file in files if file.kind != "table"]
         if resources:
             yield from self._resources(resources, con)
