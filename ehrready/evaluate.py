@@ -122,8 +122,8 @@ def _not_applicable(profile: Profile, training: Profile | None, rule: Rule, elem
     if element not in profile.source_elements:
         return "the format does not carry this element"
     table = table_of(element)
-    trained = training is not None and table in training.tables()
-    if table not in profile.tables() and not (check.compares and trained):
+    trained = training is not None and training.has(table)
+    if not profile.has(table) and not (check.compares and trained):
         return f"the data has no {table} records"
     return ""
 

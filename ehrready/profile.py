@@ -7,6 +7,7 @@ count that is hidden (1-10 patients) and absorbs whatever is added to it.
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -81,6 +82,7 @@ class Profile:
     internal: bool = True
     frames: dict[str, Frame] = field(default_factory=lambda: {name: {} for name in FRAMES})
     source_elements: dict[str, str] = field(default_factory=dict)
+    _order: dict[str, tuple[Frame, list[Key]]] = field(default_factory=dict, init=False, compare=False, repr=False)
 
     @classmethod
     def zero(cls, name: str = "dataset") -> Profile:
@@ -102,10 +104,20 @@ class Profile:
 
     def rows(self, frame: str, *prefix: str) -> Iterator[tuple[Key, Values]]:
         """Yield the rows of a frame whose key starts with ``prefix``, in key order."""
-        wanted = len(prefix)
-        for key in sorted(self.frames[frame]):
-            if key[:wanted] == prefix:
-                yield key, self.frames[frame][key]
+        table, wanted = self.frames[frame], len(prefix)
+        keys = self._sorted(frame)
+        for key in keys[bisect_left(keys, prefix) :] if wanted else keys:
+            if key[:wanted] != prefix:
+                break
+            yield key, table[key]
+
+    def _sorted(self, frame: str) -> list[Key]:
+        """Return a frame's keys in order: checks ask for rows thousands of times, so they are sorted once until the frame changes."""
+        table = self.frames[frame]
+        known = self._order.get(frame)
+        if known is None or known[0] is not table or len(known[1]) != len(table):
+            known = self._order[frame] = (table, sorted(table))
+        return known[1]
 
     @property
     def formats(self) -> list[str]:
@@ -134,6 +146,10 @@ class Profile:
         for (table, _), (n, _) in self.frames["volume"].items():
             found[table] = found.get(table, 0) + (n or 0)
         return found
+
+    def has(self, table: str) -> bool:
+        """Whether a canonical table has a record that is not kept out."""
+        return next(self.rows("volume", table), None) is not None
 
     def period(self) -> dict[str, str | None]:
         """Return the first and last month of dated events (conditions apart: their onset may lie decades back)."""

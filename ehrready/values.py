@@ -115,8 +115,8 @@ def _read(con: duckdb.DuckDBPyConnection) -> None:
 def _judge(con: duckdb.DuckDBPyConnection) -> None:
     """Create ``unit_pair``: per distinct (code, unit) what to show, the canonical unit, its class, and the plausible limits."""
     pairs = con.execute(
-        "SELECT r, coalesce(u, '') u, coalesce(null_token(u), false), any_value(c.key), any_value(c.code) FROM reading LEFT JOIN best_code c "
-        "USING (r) WHERE is_number GROUP BY 1, 2, 3 ORDER BY 1, 2"
+        "SELECT r, u, null_token(u), c.key, c.code FROM (SELECT DISTINCT r, coalesce(u, '') u FROM reading WHERE is_number) LEFT JOIN best_code c "
+        "USING (r) ORDER BY 1, 2"
     ).fetchall()
     columns: list[list[str]] = [[] for _ in range(6)]
     for _, typed, null, key, code in pairs:

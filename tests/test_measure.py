@@ -1,0 +1,100 @@
+"""Laws of measuring: the profile is a function of the records, however they are ordered, split into files and threads."""
+
+from __future__ import annotations
+
+import gzip
+from pathlib import Path
+
+import duckdb
+import pytest
+
+from ehrready import cells, resources
+from ehrready.engines import duckdb as engine
+from ehrready.pipeline import Options, read_profile
+from ehrready.tables import CODED, SCALARS, TABLES
+
+SAMPLE = resources.folder("sample_data") / "live"
+
+
+def _bytes(folder: Path, *, threads: int | None = None, validate: str = "sample") -> bytes:
+    profile = read_profile([str(folder)], Options(internal=True, threads=threads, validate=validate))[0]
+    # the ledger tells files and bytes apart, as it should
+    profile.frames["ledger"], profile.frames["declared"] = {}, {}
+    return profile.to_json()
+
+
+@pytest.fixture(scope="module")
+def omop(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The sample's OMOP tables as Parquet, one file each."""
+    folder = tmp_path_factory.mktemp("omop")
+    for path in (SAMPLE / "omop").iterdir():
+        if path.suffix in {".csv", ".parquet"}:
+            duckdb.sql(f"COPY (SELECT * FROM '{path}') TO '{folder / path.stem}.parquet'")
+    return folder
+
+
+def test_threads_do_not_matter(omop: Path) -> None:
+    assert _bytes(omop, threads=1) == _bytes(omop, threads=3)
+
+
+def test_order_of_rows_and_files_does_not_matter(omop: Path, tmp_path: Path) -> None:
+    for path in omop.iterdir():
+        n = duckdb.sql(f"SELECT count(*) FROM '{path}'").fetchall()[0][0]
+        # the last rows come first, in two files
+        for part, where in (("0002", f"i <= {n // 3}"), ("0001", f"i > {n // 3}")):
+            duckdb.sql(
+                f"COPY (SELECT * EXCLUDE (i) FROM (SELECT row_number() OVER () i, * FROM '{path}') WHERE {where} ORDER BY i DESC) "
+                f"TO '{tmp_path / path.stem}-{part}.parquet'"
+            )
+    assert _bytes(omop) == _bytes(tmp_path)
+
+
+def test_order_of_lines_does_not_matter(tmp_path: Path) -> None:
+    for path in (SAMPLE / "fhir").glob("*.ndjson*"):
+        data = path.read_bytes()
+        lines = (gzip.decompress(data) if path.suffix == ".gz" else data).splitlines(keepends=True)
+        (tmp_path / path.name.removesuffix(".gz")).write_bytes(b"".join(reversed(lines)))
+    # how resources are built is looked at in a sample, which lines in another place change
+    assert _bytes(SAMPLE / "fhir", validate="none") == _bytes(tmp_path, validate="none")
+
+
+def test_every_state_has_its_digit() -> None:
+    """A combo holds all elements of a table: no digit reaches into another, and every state is told back."""
+    for table in TABLES:
+        elements = cells.elements_of(table)
+        assert set(elements) == {e for e in (*SCALARS, "observation.value", "observation.unit", *CODED) if e.partition(".")[0] == table}
+        for i, state in enumerate(cells.STATES):
+            combo = sum(((i + place) % 8) << cells.shift(element) for place, element in enumerate(elements))
+            assert combo < 2**63
+            found = [cells.state_of(element, combo) for element in elements]
+            assert found == [cells.STATES[(i + place) % 8] for place in range(len(elements))]
+            assert not elements or found[0] == state
+
+
+@pytest.mark.parametrize(
+    ("text", "month"),
+    [
+        ("2024-05-03T10:00:00", 202405),
+        ("2024-05", 202405),
+        ("2024-99", 202499),
+        ("2024", -2024),
+        ("1999-1", -1999),
+        ("1850", -1),
+        ("x", -1),
+        (None, -1),
+    ],
+)
+def test_month_of_a_time(text: str | None, month: int) -> None:
+    with engine.open_engine(threads=1) as con:
+        assert con.execute(f"SELECT {cells.MONTH.format('t.v')} FROM (SELECT ?::VARCHAR v) t", [text]).fetchall() == [(month,)]
+    assert cells.month_text(month) == ((text or "")[:7] if month >= 0 else "")
+
+
+def test_a_masked_patient_is_no_patient_but_named() -> None:
+    """Records of a patient that is masked count as records; the mark itself is one name in defects of references."""
+    with engine.open_engine(threads=1) as con:
+        con.execute(
+            "INSERT INTO observation (record, patient_id, \"at\") VALUES (1, chr(1) || 'masked', '2024-01-01'), (2, 'a', '2024-01-01')"
+        )
+        cells.build(con)
+        assert con.execute("SELECT p > 0, sum(n) FROM cell GROUP BY 1 ORDER BY 1").fetchall() == [(False, 1), (True, 1)]
