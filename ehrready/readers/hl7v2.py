@@ -20,6 +20,7 @@ import numpy as np
 import pyarrow as pa
 
 from ehrready.readers import hl7v2_mapping, hl7v2_split, hl7v2_sql
+from ehrready.readers.ahead import ahead
 from ehrready.readers.base import Ended, Event, Read, Rejected, SourceFile
 from ehrready.readers.blocks import BATCH_ROWS, BLOCK_BYTES, STREAM_ERRORS, consumed, integers, open_part
 from ehrready.readers.hl7v2_mapping import mapping
@@ -129,13 +130,12 @@ class Hl7v2Reader:
         waiting: list[hl7v2_split.Piece | _End] = []
         known = {file.number: _File(file.number, part=bool(file.start) or file.stop is not None) for file in files}
         size = 0
-        for file in files:
-            for item in _pieces(file):
-                waiting.append(item)
-                size += len(item.data) if isinstance(item, hl7v2_split.Piece) else 0
-                if size >= BLOCK_BYTES:
-                    yield from _block(con, waiting, known)
-                    waiting, size = [], 0
+        for item in ahead((item for file in files for item in _pieces(file)), 2):
+            waiting.append(item)
+            size += len(item.data) if isinstance(item, hl7v2_split.Piece) else 0
+            if size >= BLOCK_BYTES:
+                yield from _block(con, waiting, known)
+                waiting, size = [], 0
         yield from _block(con, waiting, known)
 
     @property

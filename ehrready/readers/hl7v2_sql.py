@@ -14,6 +14,7 @@ import duckdb
 import pyarrow as pa
 
 from ehrready.engines.duckdb import quote
+from ehrready.readers.blocks import batched
 from ehrready.readers.hl7v2_mapping import CONTEXT, Place, alternatives, places, scalars, sources, used
 from ehrready.readers.hl7v2_split import ESCAPED
 from ehrready.tables import ALL, POSITION_BITS
@@ -103,8 +104,9 @@ def extract(con: duckdb.DuckDBPyConnection, mapping: dict[str, Any], tables: Map
             continue
         rows = _rows(mapping, entry, escapes)
         if "key" not in entry:
-            con.execute(f"CREATE OR REPLACE TEMP TABLE _hl7_typed AS {rows}")
+            con.register("_hl7_typed", batched(con.sql(rows).to_arrow_table()))  # scanned by all threads, unlike a small table
             _write(con, table, entry)
+            con.unregister("_hl7_typed")
         elif _exists(con, table):
             con.execute(f"INSERT INTO _hl7_all_{table} {rows}")
         else:
