@@ -62,6 +62,30 @@ def hide_findings(findings: list[Finding]) -> None:
     for finding in findings:
         if not finding.hidden and finding.rule.check in PARTIAL and small(most[table_of(finding.element)] - (finding.outcome.of or 0)):
             finding.hidden = finding.rounded = True
+    _hide_nested(findings)
+
+
+def _hide_nested(findings: list[Finding]) -> None:
+    """Hide one of two features of a contract that ask for the same codes, where their difference is a few patients.
+
+    They differ in unit or window only: who has the one and not the other would be told by subtraction, of all or of a group.
+    """
+    features = [f for f in findings if f.rule.check in {"feature-available", "feature-by-group"} and f.outcome.n is not None]
+    for place, one in enumerate(features):
+        for other in features[place + 1 :]:
+            same = (
+                one.rule.check == other.rule.check
+                and one.group == other.group
+                and one.rule.options.get("table") == other.rule.options.get("table")
+            )
+            codes = [f.rule.options.get("codes") or {} for f in (one, other)]
+            nested = codes[0] == codes[1] or not all(codes)
+            if same and nested and not one.hidden and not other.hidden and small(abs((one.outcome.n or 0) - (other.outcome.n or 0))):
+                other.hidden, other.rounded = True, False
+    gone = {f"{f.rule.id}-groups" for f in features if f.hidden and f.rule.check == "feature-available"}
+    for finding in features:
+        if finding.rule.id in gone:  # its groups add up to it
+            finding.hidden, finding.rounded = True, False
 
 
 def _hide_siblings(members: list[Finding]) -> None:

@@ -117,3 +117,38 @@ def test_golden_scorecards(project: Path, cards: dict[str, dict[str, Any]], name
     golden = project / "tests" / "golden" / f"scorecard-{name}.json"
     ours = Scorecard(cards[name]).to_json()
     assert json.loads(golden.read_bytes()) == json.loads(ours)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the folder of a demo of the model alone."""
+    from ehrready.privacy import hide_profile
+
+    made = tmp_path_factory.mktemp("model")
+    data = Path(__file__).parents[1] / "sample_data"
+    training = ehrready.profile_of(data / "training" / "fhir")
+    (made / "training-fhir.profile.json").write_bytes(hide_profile(training).to_json())
+    demo._model(made, data, lambda stage, done, of: None)
+    return made
+
+
+def test_the_demo_of_the_model_finds_what_was_planted_in_production(project: Path, folder: Path) -> None:
+    planted = yaml.safe_load((project / "sample_data" / "production" / "MANIFEST.yaml").read_text("utf-8"))["planted"]
+    card = json.loads((folder / "scorecard-monitor.json").read_bytes())
+    found = {f["defect"]: f for f in card["findings"] if f["dimension"] == "production" and f["status"] in {"fail", "warn"}}
+    for defect in (
+        "above-range",
+        "missing",
+        "duplicate",
+        "ungrounded-code",
+        "ungrounded-value",
+        "ungrounded-medication",
+        "ungrounded-date",
+    ):
+        assert found[defect]["numerator"] == planted[defect], defect
+    assert found["auroc"]["status"] == "fail"
+    assert planted["month of the drift"] in found["auroc"]["message"]
+    assert card["verdict"] == "not-ready"
+    verdicts = {vendor: json.loads((folder / f"scorecard-integration-vendor-{vendor}.json").read_bytes())["verdict"] for vendor in "ab"}
+    assert verdicts == {"a": "ready", "b": "not-ready"}
+    assert "Validation in production" in (folder / "status.html").read_text("utf-8")

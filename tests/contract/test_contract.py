@@ -261,3 +261,15 @@ def test_from_the_command_line(tmp_path: Path) -> None:
     other.write_text(TEXT)
     refused = runner.invoke(app, ["contract", "evidence", str(other), scored])
     assert isinstance(refused.exception, UsageError)
+
+
+def test_two_features_that_differ_by_a_few_patients_do_not_tell_them(tmp_path: Path) -> None:
+    lost = {"present": 40, "unit": 6}
+    second = '  - {name: any-unit, table: observation, codes: {LOINC: ["2160-0"]}, required: 0.6}\n'
+    text = TEXT.replace("subgroups", f"{second}subgroups")
+    document = _check(tmp_path, _source(tmp_path, lost), text)
+    numbers = [_of(document, f"feature-{name}")["numerator"] for name in ("creatinine", "any-unit")]
+    assert numbers == [46, None]
+    assert all(f["numerator"] is None for f in document["findings"] if f["rule"] == "feature-any-unit-groups")
+    apart = _check(tmp_path, _source(tmp_path, {**lost, "unit": 30}), text)
+    assert [_of(apart, f"feature-{name}")["numerator"] for name in ("creatinine", "any-unit")] == [70, 40]

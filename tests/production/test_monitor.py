@@ -16,6 +16,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import average_precision_score, brier_score_loss, roc_auc_score
 from typer.testing import CliRunner
 
+from ehrready import sequence
 from ehrready.checks.production import measured
 from ehrready.cli import app
 from ehrready.errors import SourceError, UsageError
@@ -629,3 +630,20 @@ def test_an_output_that_no_file_holds_is_no_pass(tmp_path: Path) -> None:
     card, _ = monitor(tmp_path, rows(402), text)
     assert card.verdict == "cannot-tell"
     assert any("no output summary" in f["reason"] for f in card.document["findings"])
+
+
+def test_the_stage_is_passed_by_a_run_in_which_accuracy_was_judged(tmp_path: Path) -> None:
+    project = tmp_path / "project"
+    project.mkdir()
+    judged, _ = monitor(tmp_path, rows(501, per=400), TEXT.replace("positive: 1", "positive: 1, baseline: {auroc: 0.76}"))
+    plain, _ = monitor(tmp_path, rows(501, per=400))
+    stages = []
+    for card in (judged, plain):
+        text = TEXT.replace("positive: 1", "positive: 1, baseline: {auroc: 0.76}") if card is judged else TEXT
+        (project / "contract.yaml").write_text(text)
+        (project / "card.json").write_bytes(card.to_json())
+        cards, found = sequence.read(str(project))
+        assert [c.stage for c in cards] == ["validation"]
+        stages.append(sequence._judged("validation", cards, found[0][1]))
+    assert [stage["status"] for stage in stages] == ["passed", "blocked"]
+    assert "Neither accuracy nor grounding" in stages[1]["reason"]
