@@ -117,13 +117,26 @@ def figures(data: Labelled) -> dict[str, Figure]:
     sampled = draw.multinomial(size, both / both.sum(), size=_DRAWS).astype(float)
     positive, negative = np.split(sampled, 2, axis=1)
     whole = (positive.sum(axis=1) > 0) & (negative.sum(axis=1) > 0)
+    noise = _noise(data.score, (positive + negative).astype(int), draw) if data.probability else 0.0
     found = {}
     for name, drawn in batch(data.score, positive[whole], negative[whole], probability=data.probability).items():
         values = drawn[np.isfinite(drawn)]
         low, high = (float(np.quantile(values, q)) for q in (0.025, 0.975)) if len(values) else (math.nan, math.nan)
         error = float(values.std()) if len(values) else math.inf
-        bias = float(values.mean()) - points[name] if name == "ece" and len(values) else 0.0
+        bias = noise if name == "ece" else 0.0
         found[name] = Figure(points[name], min(low, points[name]), max(high, points[name]), error, bias)
+    return found
+
+
+def _noise(score: np.ndarray, sizes: np.ndarray, draw: np.random.RandomState) -> float:
+    """Return the calibration error that samples of these sizes have of a model without any: their outcomes drawn from its scores."""
+    happened = draw.binomial(sizes, score).astype(float)
+    return float(_ece(score, happened, sizes - happened).mean())
+
+
+def _ece(score: np.ndarray, positive: np.ndarray, negative: np.ndarray) -> np.ndarray:
+    bins = np.minimum((score * _ECE_BINS).astype(int), _ECE_BINS - 1)[:, None] == np.arange(_ECE_BINS)
+    found: np.ndarray = np.abs((positive - score * (positive + negative)) @ bins).sum(axis=1) / (positive + negative).sum(axis=1)
     return found
 
 
@@ -161,8 +174,7 @@ def batch(score: np.ndarray, positive: np.ndarray, negative: np.ndarray, *, prob
             found["brier"] = ((positive * (1 - score) ** 2) + negative * score**2).sum(axis=1) / (p + n)
             found["calibration_slope"] = _recalibrated(score, positive, negative)
             found["calibration_intercept"] = _in_the_large(score, positive, negative)
-            bins = np.minimum((score * _ECE_BINS).astype(int), _ECE_BINS - 1)[:, None] == np.arange(_ECE_BINS)
-            found["ece"] = np.abs((positive - score * (positive + negative)) @ bins).sum(axis=1) / (p + n)
+            found["ece"] = _ece(score, positive, negative)
     return found
 
 
