@@ -385,7 +385,7 @@ def _drift(
         z = NormalDist().inv_cdf(1 - 0.025 / (len(mine) * len(METRICS)))
         bad = [(by, group, now, then) for by, group, now, then in mine if then is not None and _worse(metric, now, then, margin, z)]
         # the worst of the groups that alarm: where to look
-        far = sorted((g for g in bad if g[0] != "all"), key=lambda g: (-abs(g[2].value - (0.0 if g[3] is None else g[3].value)), g[:2]))
+        far = sorted((g for g in bad if g[0] != "all"), key=lambda g: (-abs(g[2].value - g[3].value), g[:2]))
         told = [f"{NAMES[metric]} {_written(here)}, in validation {first.value:.3f}"]
         told += [f"worse in {', '.join(f'{group} {_written(now)}' for _, group, now, _ in far[:3])}"] if far else []
         outcomes.append(

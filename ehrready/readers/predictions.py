@@ -26,6 +26,9 @@ from ehrready.tables import ENTRY_BIT, POSITION_BITS, PREDICTED
 
 if TYPE_CHECKING:
     import duckdb
+    import pyarrow as pa
+
+    from ehrready.readers.blocks import Integers
 
 #: What a column may be called where the contract does not say it; the output's own name stands before those of score, class and
 #: text, the label's before those of label.
@@ -138,7 +141,10 @@ class _Resources(FhirReader):
         super().__init__(sample=0)
         self._reader = reader
 
-    def _keep(self, con: duckdb.DuckDBPyConnection) -> None:
+    def _keep(self, con: duckdb.DuckDBPyConnection, name: str, rows: pa.Table, records: Integers) -> None:  # noqa: ARG002 - FhirReader's
+        if name != "RiskAssessment":
+            return
+        con.register("_risks", rows)
         outputs = [output for output in self._reader.contract.outputs if output.kind in {"score", "class"}]
         for output in outputs:
             alone = sum(other.kind == output.kind for other in outputs) == 1
@@ -149,9 +155,10 @@ class _Resources(FhirReader):
                 "iso(clean(coalesce(x.occurrenceDateTime, x.occurrencePeriod.start))), CAST(p.probabilityDecimal AS VARCHAR), "
                 'coalesce(clean(list_extract(p.qualitativeRisk.coding, 1).code), clean(p.qualitativeRisk."text")), NULL, NULL, NULL, NULL, false, NULL, '
                 "coalesce(CAST(p.whenRange AS VARCHAR), CAST(p.whenPeriod AS VARCHAR)) FROM (SELECT record, x, unnest(x.prediction) p FROM "
-                f"(SELECT record, json_transform(text, {quote(_RISK)}) x FROM resource WHERE type = 'RiskAssessment')) "
+                f"(SELECT record, json_transform(text, {quote(_RISK)}) x FROM _risks)) "
                 f"WHERE coalesce(x.status, '') <> 'entered-in-error' AND ({given}) AND ({'true' if alone else named})"
             )
+        con.unregister("_risks")
 
 
 def _unfound(output: Output) -> str:
