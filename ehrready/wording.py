@@ -102,6 +102,7 @@ _NOUNS = {
     "code-current": "codings",
     "code-mix-shift": "codings",
     "code-volume-shift": "codes",
+    "codes-no-longer-seen": "codings",
     "volume-gap": "months",
     "lookback": "patients",
     "display-agrees": "codings",

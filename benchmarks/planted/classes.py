@@ -558,7 +558,7 @@ def another_code_mix(pop: Population, rng: random.Random, share: float) -> int:
     return len(picked)
 
 
-@planted("observation.code", "code-mix-shift volume-shift presence-shift", None)
+@planted("observation.code", "code-mix-shift code-volume-shift codes-no-longer-seen volume-shift presence-shift", None)
 def a_panel_stops(pop: Population, rng: random.Random, share: float) -> int:
     """Most glucose results are not sent any more."""
     drop = {event.id for event in some(rng, of_code(pop, "2345-7"), min(1.0, 40 * share))}

@@ -82,6 +82,10 @@ def _shift(defect: str, now: Outcome, then: Outcome, margin: float, min_n: int) 
     )  # fmt: skip
 
 
+#: Systems whose code begins with its category: what stands before the dot.
+_ICD = frozenset({"icd10cm", "icd9cm", "icd10"})
+
+
 @check("comparability", compares=True)
 def unseen_codes(profile: Profile, training: Profile, element: str, *, margin: float = 0.02, min_n: int = 30) -> list[Outcome]:
     """How much of the live data is in codes that training never saw?
@@ -93,7 +97,8 @@ def unseen_codes(profile: Profile, training: Profile, element: str, *, margin: f
     Denominator: live codings of systems that training has.
 
     The expectation is Good-Turing's: the share of training that is in codes seen once.  Alarms when the share exceeds
-    the expectation by the margin and its Wilson lower bound (effective n) lies above the expectation.
+    the expectation by the margin and its Wilson lower bound (effective n) lies above the expectation.  Of ICD codes the message
+    says how many are of a category that training never saw either.
 
     Options: `margin` (default 0.02); `min_n`: smallest number of codings on either side.
     """
@@ -136,9 +141,21 @@ def unseen_codes(profile: Profile, training: Profile, element: str, *, margin: f
     low, high = stats.wilson(rate * independent, independent)
     alarm = rate - expected >= margin and low > expected
     names = ", ".join(f"{name} ({n})" for n, name in sorted(tops, key=lambda t: (-t[0], t[1]))[:3])
+    detail = f"effective n {independent}"
+    rolled = _of_new_categories(known, cells)
+    if rolled is not None and rolled[1] > 10:
+        detail += f"; {rolled[0]:,} of {rolled[1]:,} in ICD categories that training never saw, the others in known ones"
     return [
         Outcome(
             "unseen", unseen, of, None, few=0 < most < 11, status="fail" if alarm else "pass", training=(once, total), effect=rate - expected, limit=margin,
-            interval=(low, high), detail=f"most frequent: {names}" if names else "", cells=cells,
+            interval=(low, high), detail=f"{detail}; most frequent: {names}" if names else detail, cells=cells,
         )
     ]  # fmt: skip
+
+
+def _of_new_categories(known: dict[str, set[str]], cells: dict[tuple[str, ...], float]) -> tuple[int, int] | None:
+    """Return the unseen ICD codings that are of a category training never saw, and all unseen ICD codings."""
+    unseen = [(key[1], key[2], round(n)) for key, n in cells.items() if key[1] in _ICD]
+    seen = {(system, code.partition(".")[0]) for system, codes in known.items() if system in _ICD for code in codes}
+    new = sum(n for system, code, n in unseen if (system, code.partition(".")[0]) not in seen)
+    return (new, sum(n for *_, n in unseen)) if unseen else None

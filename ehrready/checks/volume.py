@@ -73,6 +73,56 @@ def _judged(element: str, system: str, now: Codes, then: Codes, scale: float, fa
     )  # fmt: skip
 
 
+@check("comparability", compares=True)
+def codes_no_longer_seen(profile: Profile, training: Profile, element: str, *, margin: float = 0.02, min_n: int = 30) -> list[Outcome]:
+    """How much of training is in codes that the live data has no more?
+
+    The reverse of `unseen-codes`: features that the model learnt and that can no longer occur.
+
+    Numerator: training codings whose code the live data does not have (`no-longer-seen`).
+    Denominator: training codings of the code systems that the live data has.
+
+    The expectation is what so many live patients would lack by chance: a code that one of a hundred patients has is absent
+    among two hundred with probability e^-2.  Alarms when the share exceeds the expectation by the margin and by more than three
+    standard deviations of what chance gives, code by code.
+
+    Options: `margin` (default 0.02); `min_n`: smallest number of patients on either side.
+    """
+    everyone = [p.frames["states"].get((element, "all", "", "*"), (0, 0, 0, 0))[1] for p in (profile, training)]
+    if None in everyone:
+        return skip("not-assessed", "a number of patients is hidden (1-10 patients)")
+    if min(n or 0 for n in everyone) < min_n:
+        return skip("not-applicable", f"fewer than {min_n} patients with this element's table on both sides")
+    now = {key[1:] for key, _ in profile.rows("codes", element)}
+    systems = {system for system, _ in now}
+    ratio = (everyone[0] or 0) / (everyone[1] or 1)
+    gone: list[tuple[int, int, tuple[str, ...]]] = []
+    of, chance, variance = 0, 0.0, 0.0
+    for key, (n, people, *_) in training.rows("codes", element):
+        if key[1] not in systems or n is None or people is None:
+            continue  # a hidden code of training is of few patients: likely absent by chance
+        of += n
+        absent = math.exp(-people * ratio)
+        chance, variance = chance + n * absent, variance + n * n * absent * (1 - absent)
+        if key[1:] not in now:
+            gone.append((n, people, key[1:]))
+    if not of:
+        return skip("not-applicable", "no code system that training and the live data share")
+    n, expected = sum(count for count, *_ in gone), chance / of
+    deviation = math.sqrt(variance) / of
+    alarm = n / of - expected >= margin and n / of - expected > 3 * deviation
+    names = ", ".join(f"{' '.join(key)} ({count:,})" for count, people, key in sorted(gone, key=lambda g: (-g[0], g[2]))[:3] if people > 10)
+    return [
+        Outcome(
+            "no-longer-seen", n, of, None, few=0 < max((people for _, people, _ in gone), default=0) < 11, status="fail" if alarm else "pass",
+            effect=n / of - expected, limit=margin, partition=f"{element} gone",
+            interval=(max(0.0, n / of - 1.96 * deviation), min(1.0, n / of + 1.96 * deviation)),
+            detail=f"by chance {100 * expected:.1f} % ± {100 * deviation:.1f}" + (f"; most frequent: {names}" if names else ""),
+            cells={(element, *key, "lacking"): count * ratio for count, _, key in gone},
+        )
+    ]  # fmt: skip
+
+
 def _patient_months(profile: Profile, table: str) -> int | None:
     """Return the sum over months of the patients with a dated record of the table; None where most of them are hidden."""
     cells = [values[1] for (_, month), values in profile.rows("volume", table) if month]

@@ -66,3 +66,33 @@ def test_a_code_of_few_patients_is_not_named() -> None:
     outcome = judged(live, made(1, 1500, RATES))
     assert outcome.n == 1
     assert "1024-0" not in outcome.detail
+
+
+def with_patients(profile: Profile, patients: int) -> Profile:
+    profile.frames["states"][ELEMENT, "all", "", "*"] = (5 * patients, patients, 0, 0)
+    return profile
+
+
+def gone(live: Profile, training: Profile) -> Outcome:
+    (outcome,) = CHECKS["codes-no-longer-seen"].run(live, training, ELEMENT)
+    return outcome
+
+
+def test_training_codes_that_vanished_are_counted_and_named() -> None:
+    training = with_patients(made(1, 1500, RATES), 1500)
+    fewer = RATES.copy()
+    fewer[15] = 0.0
+    outcome = gone(with_patients(made(2, 800, fewer), 800), training)
+    n = training.frames["codes"][ELEMENT, SYSTEM, "1015-0"][0]
+    assert (outcome.status, outcome.n) == ("fail", n)
+    assert "loinc 1015-0" in outcome.detail
+
+
+def test_rare_codes_that_a_small_sample_lacks_by_chance_are_no_alarm() -> None:
+    rare = np.full(400, 0.0006)
+    training = with_patients(made(1, 3000, rare), 3000)
+    for seed in range(2, 12):
+        outcome = gone(with_patients(made(seed, 150, rare), 150), training)
+        assert outcome.n is not None
+        assert outcome.n > 0.1 * (outcome.of or 0)
+        assert outcome.status == "pass"
