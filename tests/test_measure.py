@@ -29,7 +29,7 @@ def omop(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("omop")
     for path in (SAMPLE / "omop").iterdir():
         if path.suffix in {".csv", ".parquet"}:
-            duckdb.sql(f"COPY (SELECT * FROM '{path}') TO '{folder / path.stem}.parquet'")
+            duckdb.execute(f"COPY (SELECT * FROM '{path}') TO '{folder / path.stem}.parquet'")
     return folder
 
 
@@ -39,10 +39,10 @@ def test_threads_do_not_matter(omop: Path) -> None:
 
 def test_order_of_rows_and_files_does_not_matter(omop: Path, tmp_path: Path) -> None:
     for path in omop.iterdir():
-        n = duckdb.sql(f"SELECT count(*) FROM '{path}'").fetchall()[0][0]
+        n = duckdb.execute(f"SELECT count(*) FROM '{path}'").fetchall()[0][0]
         # the last rows come first, in two files
         for part, where in (("0002", f"i <= {n // 3}"), ("0001", f"i > {n // 3}")):
-            duckdb.sql(
+            duckdb.execute(
                 f"COPY (SELECT * EXCLUDE (i) FROM (SELECT row_number() OVER () i, * FROM '{path}') WHERE {where} ORDER BY i DESC) "
                 f"TO '{tmp_path / path.stem}-{part}.parquet'"
             )
