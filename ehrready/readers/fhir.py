@@ -65,6 +65,8 @@ def resource_types() -> tuple[str, ...]:
     return tuple((Path(__file__).parent / "mappings" / "fhir_types.txt").read_text("utf-8").split())
 
 
+#: Bytes of resources that wait for more of their type before they are extracted.
+MOST_WAITING = 2 * BLOCK_BYTES
 #: Resources of each type that are kept whole unless ``--validate`` says otherwise.
 SAMPLE = 100
 
@@ -120,6 +122,7 @@ class FhirReader:
     ) -> Iterator[Event]:
         """Read some of the files; what needs the others waits in staging tables."""
         self._entries: dict[int, int] = {}
+        self._waiting: dict[str, list[pa.Table]] = {}  # resources by type that are not extracted yet
         self._best: dict[str, Integers] = {}  # per type the places of the sample so far
         fhir_sql.prepare(con)
         con.execute("CREATE OR REPLACE TEMP TABLE fhir_sample (record BIGINT, type VARCHAR, place BIGINT, text VARCHAR)")
@@ -133,6 +136,7 @@ class FhirReader:
                     yield from self._elements(con, item, blocks)
                 else:
                     yield item
+            yield from self._flush(con, blocks, -1)
         if self.sample:
             con.execute(f"CREATE OR REPLACE TEMP TABLE fhir_sample AS SELECT * FROM fhir_sample{_first(self.sample)}")
 
@@ -220,8 +224,22 @@ class FhirReader:
             for record in opened.opened:
                 yield Read(record >> POSITION_BITS, -1)
             yield from self._enter(con, opened, groups)
-        for name in sorted(groups):
-            yield from self._extract(con, name, pa.concat_tables(groups[name]), blocks)
+        for name, tables in groups.items():
+            self._waiting.setdefault(name, []).extend(tables)
+        yield from self._flush(con, blocks, MOST_WAITING)
+
+    def _flush(self, con: duckdb.DuckDBPyConnection, blocks: Blocks, most: int) -> Iterator[Event]:
+        """Extract types, the largest first, until no more than ``most`` bytes wait.
+
+        In Bundles and mixed files each block has a little of every type, and a statement costs as much for a few rows as for many.
+        """
+        sizes = {name: sum(table.nbytes for table in tables) for name, tables in self._waiting.items()}
+        total = sum(sizes.values())
+        for name in sorted(sizes, key=lambda name: (-sizes[name], name)):
+            if total <= most:
+                return
+            total -= sizes[name]
+            yield from self._extract(con, name, pa.concat_tables(self._waiting.pop(name)), blocks)
 
     def _enter(self, con: duckdb.DuckDBPyConnection, opened: fhir_bundles.Opened, groups: dict[str, list[pa.Table]]) -> Iterator[Event]:
         """Number the entries of each file and add those that are objects to the groups."""
