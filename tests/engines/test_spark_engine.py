@@ -120,9 +120,9 @@ pack: own
 version: "1.0"
 rules:
   - {id: own-late, check: sql, title: Late, severity: warning, owner: engineering, why: Because., fix: Do., fail: {max_rate: 0.01},
-     options: {query: "SELECT count(*) FILTER (WHERE length(\\"at\\") < 10) AS n, count(*) AS of, count(DISTINCT patient_id) FILTER (WHERE length(\\"at\\") < 10) AS patients, left(\\"at\\", 4) AS year FROM immunization WHERE excluded IS NULL AND regexp_matches(\\"at\\", '^20[0-9][0-9]') GROUP BY ALL"}}
+     query: "SELECT count(*) FILTER (WHERE length(\\"at\\") < 10) AS n, count(*) AS of, count(DISTINCT patient_id) FILTER (WHERE length(\\"at\\") < 10) AS patients, left(\\"at\\", 4) AS year FROM immunization WHERE excluded IS NULL AND regexp_matches(\\"at\\", '^20[0-9][0-9]') GROUP BY ALL"}
   - {id: own-sex, check: expectation, title: Sex, severity: warning, owner: engineering, why: Because., fix: Do., fail: {max_rate: 0.01},
-     options: {expectation: expect_column_values_to_be_in_set, table: patient, kwargs: {column: sex, value_set: [male, female]}}}
+     expectation: expect_column_values_to_be_in_set, table: patient, kwargs: {column: sex, value_set: [male, female]}}
 """
 
 
