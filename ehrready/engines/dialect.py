@@ -155,7 +155,7 @@ def _logarithm(node: exp.Expr) -> exp.Expr:
 
 def _double(node: exp.Expr) -> exp.Expr:
     # what is a number in a text is for DuckDB to say: 1_000, 1e400 and 1d differ
-    if node.to.this != exp.DataType.Type.DOUBLE:
+    if not isinstance(node, exp.TryCast) or node.to.this != exp.DataType.Type.DOUBLE:
         return node
     return exp.Anonymous(this=DOUBLE, expressions=[exp.Cast(this=node.this, to=exp.DataType.build("TEXT"))])
 
