@@ -229,6 +229,12 @@ def _verdict(profile: Profile, training: Profile | None, findings: Sequence[Find
         share = "none" if not coverage else f"{100 * coverage:.0f} %"
         reasons.insert(0, f"Too little could be assessed: {share} of the required rules that apply (at least 80 % are needed).")
         return "cannot-tell", reasons
+    left = _names([f for f in findings if scoring.left_out((f.status, f.rule.severity, f.rule.check))])
+    if left:
+        reasons.insert(
+            0, f"Of the model itself this could not be assessed: {_list(left)}. What is known of its data does not make up for it."
+        )
+        return "cannot-tell", reasons
     if not scoring.knows((f.status, f.rule.severity, f.rule.check) for f in findings):
         reasons.insert(0, "Only that the records can be read was assessed: no required rule knows what is in them.")
         return "cannot-tell", reasons

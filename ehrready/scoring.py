@@ -9,6 +9,9 @@ ASSESSED = ("pass", "warn", "fail")
 #: Coverage below which nothing can be said.
 MIN_COVERAGE = 0.8
 
+#: Checks of a model in production: without one of them that applies nothing is known of it, however much of its data was assessed.
+PROMISED = ("output-valid", "accuracy-drift", "grounded")
+
 _RANK = {"error": 5, "fail": 4, "warn": 3, "not-assessed": 2, "pass": 1, "not-applicable": 0}
 
 Units = Mapping[tuple[str, str], str]
@@ -49,8 +52,17 @@ def tally(statuses: Sequence[str]) -> dict[str, float | int | None]:
 
 
 def knows(rows: Iterable[tuple[str, str, str]]) -> bool:
-    """Was anything of (status, severity, check) assessed that says more than that the records can be read?"""
-    return any(status in ASSESSED and severity == "error" and check != "ingest-accounted" for status, severity, check in rows)
+    """Was anything of (status, severity, check) assessed that says more than that the records can be read, and nothing promised left out?"""
+    found = list(rows)
+    return not any(map(left_out, found)) and any(
+        status in ASSESSED and severity == "error" and check != "ingest-accounted" for status, severity, check in found
+    )
+
+
+def left_out(row: tuple[str, str, str]) -> bool:
+    """Is (status, severity, check) a required check of a model in production that applies and could not be assessed?"""
+    status, severity, check = row
+    return status == "not-assessed" and severity == "error" and check in PROMISED
 
 
 def verdict(*, unread: bool, required_fail: bool, covered: float | None, known: bool, conditions: bool) -> str:

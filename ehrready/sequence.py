@@ -154,6 +154,9 @@ def _judged(stage: str, cards: Sequence[Card], contract: Contract | None) -> dic
     if stage == "validation" and not judged & {"accuracy-drift", "grounded"}:
         why = "Neither accuracy nor grounding was judged: labels with a baseline, or records to hold citations against, are missing."
         return _row(stage, "blocked", why, [card.name for card in mine])
+    if stage == "validation" and contract and "grounded" not in judged and any(output.kind == "text" for output in contract.outputs):
+        why = "The contract names generated text, and no citation was held against the records."
+        return _row(stage, "blocked", why, [card.name for card in mine])
     limited = [card.name for card in mine if card.document["verdict"] != "ready"]
     return _row(stage, "passed", f"With conditions: {', '.join(limited)}." if limited else "", [card.name for card in mine])
 

@@ -16,6 +16,7 @@ from ehrready.production.accuracy import METRICS, Figure
 from ehrready.profile import Profile
 
 _SCORE_ONLY = ("not-a-number", "below-range", "above-range")
+_NO_TEXT = "a validation without texts is saved: they are held against each patient's record, not against a validation"
 #: How a metric is written.
 NAMES = {"auroc": "AUROC", "auprc": "AUPRC", "brier": "Brier score", "calibration_slope": "calibration slope", "calibration_intercept": "calibration intercept",
          "ece": "expected calibration error"}  # fmt: skip
@@ -44,12 +45,16 @@ def output_valid(profile: Profile, element: str, *, defects: list[str]) -> list[
 
     Numerator: predictions with the defect: `missing`, `not-a-number` (NaN, infinite, words), `below-range`, `above-range`,
     `unknown-class`, `duplicate` (the same patient, time and output once more).
-    Denominator: predictions of the output; an output of the contract that no file holds is not assessed.
+    Denominator: predictions of the output; an output of the contract that no file holds is not assessed (a text: not applicable, where
+    only a validation is saved).
 
     Options: `defects`, those that the rule is about.
     """
     found = []
     for output, kind in accuracy.outputs(profile).items():
+        if kind == accuracy.NO_TEXT:
+            found.append(Outcome("", status="not-applicable", reason=_NO_TEXT, group={"output": output}))
+            continue
         for defect in defects:
             if (defect in _SCORE_ONLY and not kind.startswith("score")) or (defect == "unknown-class" and kind != "class"):
                 continue
@@ -74,7 +79,7 @@ def label_known(profile: Profile, element: str) -> list[Outcome]:  # noqa: ARG00
     found = [
         outcome
         for output, kind in accuracy.outputs(profile).items()
-        if kind != "text" and (outcome := _counted(profile, output, "unlabelled"))
+        if not kind.startswith("text") and (outcome := _counted(profile, output, "unlabelled"))
     ]
     return found or skip("not-assessed", "the label window of no prediction has closed yet")
 
@@ -91,7 +96,8 @@ def grounded(profile: Profile, element: str) -> list[Outcome]:  # noqa: ARG001
     """
     texts = [output for output, kind in accuracy.outputs(profile).items() if kind == "text"]
     if not texts:
-        return skip("not-applicable", "the contract names no generated text")
+        promised = accuracy.NO_TEXT in accuracy.outputs(profile).values()
+        return skip("not-applicable", _NO_TEXT if promised else "the contract names no generated text")
     found: list[Outcome] = []
     for output in texts:
         kinds = sorted({key[2] for key in profile.frames["predictions"] if key[:2] == (output, "") and key[2].startswith("ungrounded-")})
@@ -128,7 +134,11 @@ def score_shift(profile: Profile, training: Profile | None, element: str, *, mar
 
     Options: `margin` (default 0.1); `min_n` (default 100): patients of a month that is compared.
     """
-    found = [_shift(profile, training, output, margin, min_n) for output, kind in accuracy.outputs(profile).items() if kind != "text"]
+    found = [
+        _shift(profile, training, output, margin, min_n)
+        for output, kind in accuracy.outputs(profile).items()
+        if not kind.startswith("text")
+    ]
     return found or skip("not-applicable", "no output is a score or a class")
 
 

@@ -77,6 +77,7 @@ def monitor(
             data=data or (),
             against=against or (),
             state=state,
+            validation=save_profile is not None,
         )
     cli._show_paths(paths, show_paths)
     for line in said:

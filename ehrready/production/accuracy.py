@@ -53,8 +53,12 @@ class Labelled:
         return int(self.positive.sum() + self.negative.sum())
 
 
+#: What a text of the contract is in the run that saves a validation without texts (ehrready.production.run).
+NO_TEXT = "text-none"
+
+
 def outputs(profile: Profile) -> dict[str, str]:
-    """Return the outputs of a profile and what they are: ``score 0 1``, ``class``, ``text``."""
+    """Return the outputs of a profile and what they are: ``score 0 1``, ``class``, ``text``, NO_TEXT."""
     return {key[0]: key[2].removeprefix("is ") for key, _ in profile.rows("predictions") if key[2].startswith("is ")}
 
 

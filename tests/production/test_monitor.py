@@ -76,7 +76,7 @@ def monitor(
     contract = tmp_path / "contract.yaml"
     contract.write_text(text)
     path = given if isinstance(given, str) else write(tmp_path / name, given)
-    handed = {key: more.pop(key) for key in ("data", "against", "state") if key in more}
+    handed = {key: more.pop(key) for key in ("data", "against", "state", "validation") if key in more}
     card, profile, _, _ = run.monitor([path], Options(contract=str(contract), validate="none", **more), **handed)
     return card, profile
 
@@ -630,6 +630,67 @@ def test_an_output_that_no_file_holds_is_no_pass(tmp_path: Path) -> None:
     card, _ = monitor(tmp_path, rows(402), text)
     assert card.verdict == "cannot-tell"
     assert any("no output summary" in f["reason"] for f in card.document["findings"])
+
+
+def test_a_validation_without_texts_is_no_cannot_tell_and_production_without_them_is(tmp_path: Path) -> None:
+    contract = tmp_path / "contract.yaml"
+    contract.write_text(TEXT.replace("threshold: 0.4}", "threshold: 0.4}\n  - {name: summary, kind: text}"))
+    path, saved, out = write(tmp_path / "p.csv", rows(403, per=400)), tmp_path / "validation.json", tmp_path / "card.json"
+    command = ["monitor", path, "--contract", str(contract), "--json", str(out)]
+    done = CliRunner().invoke(app, [*command, "--save-profile", str(saved)])
+    assert done.exit_code == 0, done.output
+    assert "summary: no text among these predictions" in done.output
+    document = json.loads(out.read_bytes())
+    told = {
+        f["rule"]: (f["status"], f["reason"])
+        for f in document["findings"]
+        if f["group"].get("output") == "summary" or f["check"] == "grounded"
+    }
+    assert {"output-valid", "text-grounded"} <= set(told)
+    assert all(status == "not-applicable" and "a validation without texts" in reason for status, reason in told.values())
+    # production: with a baseline, a state or records, saving the profile or not
+    record = tmp_path / "record.ndjson"
+    record.write_text("\n".join(map(json.dumps, _record(50))))
+    keep = ["--save-profile", str(tmp_path / "again.json")]
+    for more in (
+        [],
+        ["--against", str(saved)],
+        ["--against", str(saved), *keep],
+        ["--state", str(tmp_path / "s"), *keep],
+        ["--data", str(record), *keep],
+    ):
+        done = CliRunner().invoke(app, [*command, *more])
+        assert done.exit_code in {1, 3}, (more, done.output)
+        document = json.loads(out.read_bytes())
+        assert [f["status"] for f in document["findings"] if f["rule"] == "output-valid" and f["group"].get("output") == "summary"] == [
+            "not-assessed"
+        ]
+        assert document["verdict"] in {"not-ready", "cannot-tell"}
+
+
+def test_a_validation_of_a_missing_score_is_no_pass(tmp_path: Path) -> None:
+    text = TEXT.replace(
+        "threshold: 0.4}",
+        "threshold: 0.4}\n  - {name: other, kind: score, range: [0, 1], columns: {score: second}}\n  - {name: summary, kind: text}",
+    )
+    (tmp_path / "contract.yaml").write_text(text)
+    first = [{k: v for k, v in row.items() if k != "risk"} | {"summary": "words"} for row in rows(404)]
+    path = write(tmp_path / "p.csv", first)
+    command = ["monitor", path, "--contract", str(tmp_path / "contract.yaml"), "--save-profile", str(tmp_path / "v.json")]
+    assert CliRunner().invoke(app, command).exit_code != 0
+
+
+def test_the_stage_is_not_passed_by_a_validation_without_the_texts_of_the_contract(tmp_path: Path) -> None:
+    project = tmp_path / "project"
+    project.mkdir()
+    text = TEXT.replace("positive: 1", "positive: 1, baseline: {auroc: 0.76}").replace("0.4}", "0.4}\n  - {name: summary, kind: text}")
+    card, _ = monitor(tmp_path, rows(501, per=400), text, validation=True)
+    assert card.verdict == "ready"
+    (project / "contract.yaml").write_text(text)
+    (project / "card.json").write_bytes(card.to_json())
+    cards, found = sequence.read(str(project))
+    stage = sequence._judged("validation", cards, found[0][1])
+    assert (stage["status"], "generated text" in stage["reason"]) == ("blocked", True)
 
 
 def test_the_stage_is_passed_by_a_run_in_which_accuracy_was_judged(tmp_path: Path) -> None:
