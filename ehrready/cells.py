@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from ehrready import narrow
 from ehrready.engines.duckdb import quote
 from ehrready.tables import ABSENT, CODED, SCALARS, TABLES, table_of
 
@@ -19,7 +20,8 @@ if TYPE_CHECKING:
 # States of an element in a record: present (scalars) or coded, text-only, null-token, missing, absent-with-reason and
 # masked.  missing and null-token are defects; masked is in no denominator.  The place in the list is the digit; 0 is: does not apply.
 STATES = ("", "present", "missing", "masked", "absent-with-reason", "null-token", "text-only", "coded")
-_DIGIT = {state: digit for digit, state in enumerate(STATES)}
+DIGIT = {state: digit for digit, state in enumerate(STATES)}
+_DIGIT = DIGIT
 _MASKED, _UNKNOWN = quote(ABSENT + "masked"), "('unknown', 'unk')"
 
 #: Rows of a table to which an element applies, where that is not every row.
@@ -76,6 +78,11 @@ def shift(element: str) -> int:
     return len(FLAGS) + 3 * elements_of(table_of(element)).index(element)
 
 
+def mask(flag: str) -> int:
+    """Return the bit of a flag as a number."""
+    return 1 << _BIT[flag]
+
+
 def has(flag: str) -> str:
     """Return the SQL of whether a combo has a flag."""
     return f"((combo >> {_BIT[flag]}) & 1) = 1"
@@ -95,62 +102,82 @@ def state_of(element: str, combo: int) -> str:
 def build(con: duckdb.DuckDBPyConnection) -> list[str]:
     """Make ``person``, ``visit``, ``place`` and ``cell``; returns the tables that have a row."""
     filled = [table for table in TABLES if con.execute(f'SELECT 1 FROM "{table}" LIMIT 1').fetchone()]
-    _people(con, filled)
-    _visits(con)
-    known = _places(con, filled)
+    short = narrow.there(con)
+    _people(con, filled, short)
+    _visits(con, short)
+    known = _places(con, filled, short)
     several = bool(con.execute("SELECT 1 FROM visit WHERE patients > 2 LIMIT 1").fetchone())
     if several:
         con.execute(
             "CREATE TEMP TABLE known_pair AS SELECT DISTINCT id AS pair_visit, patient_id AS pair_patient FROM encounter "
             "WHERE id IS NOT NULL AND patient_id IS NOT NULL"
+            if not short
+            else f"CREATE TEMP TABLE known_pair AS SELECT DISTINCT e, p FROM narrow WHERE t = {NUMBER['encounter']} AND e IS NOT NULL AND p IS NOT NULL"
         )
     con.execute("CREATE TEMP TABLE cell (t INTEGER, p BIGINT, place INTEGER, m INTEGER, combo BIGINT, n BIGINT)")
     for table in filled:
         _records(con, table, known, several)
     _concepts(con, known)
+    if short:
+        con.execute(f"INSERT INTO cell SELECT t, p, place, m, combo, count(*) FROM {narrow.joined(several)} GROUP BY t, p, place, m, combo")
     return filled
 
 
-def _people(con: duckdb.DuckDBPyConnection, filled: list[str]) -> None:
+def _people(con: duckdb.DuckDBPyConnection, filled: list[str], short: bool) -> None:
     """Create ``person``: per patient id its number, birth and death as days, site, and whether a patient record has it."""
 
     def day(column: str, bound: str) -> str:
         return f"CASE WHEN {_IS_DATE.format(column)} THEN try_cast({bound.format(column)} AS DATE) END"
 
     said = " UNION ALL ".join(f'SELECT patient_id FROM "{table}"' for table in [*filled, "concept", "coding"])
+    number = "row_number() OVER (ORDER BY patient_id)"
+    if short:  # a person's number is its id
+        said += " UNION ALL SELECT DISTINCT p::VARCHAR FROM narrow"
+        number = "CAST(patient_id AS BIGINT)"
     con.execute(
         f"CREATE TEMP TABLE lifetime AS SELECT patient_id, strftime(min({day('birth_date', _LO)}) - 1, '%Y-%m-%d') born, "
         # a month's last day may not exist: the 28th and three days more is never earlier
         f"strftime(max({day('death_date', _HI.replace('-31', '-28'))}) + 33, '%Y-%m-%d') died FROM patient WHERE excluded IS NULL "
         "AND patient_id IS NOT NULL AND NOT is_absent(patient_id) GROUP BY 1;"
         f"CREATE TEMP TABLE person AS SELECT i.patient_id, CASE WHEN is_absent(i.patient_id) THEN -i.number ELSE i.number END p, l.born, l.died, "
-        "k.site, k.patient_id IS NOT NULL AS exported FROM (SELECT patient_id, row_number() OVER (ORDER BY patient_id) number FROM "
+        "try_cast(l.born AS DATE) born_day, try_cast(l.died AS DATE) died_day, "
+        f"k.site, k.patient_id IS NOT NULL AS exported FROM (SELECT patient_id, {number} number FROM "
         f"(SELECT DISTINCT patient_id FROM ({said}) WHERE patient_id IS NOT NULL)) i LEFT JOIN lifetime l ON i.patient_id = l.patient_id "
         "LEFT JOIN (SELECT patient_id, min(site) site FROM patient WHERE patient_id IS NOT NULL GROUP BY 1) k ON i.patient_id = k.patient_id"
     )
 
 
-def _visits(con: duckdb.DuckDBPyConnection) -> None:
+def _visits(con: duckdb.DuckDBPyConnection, short: bool) -> None:
     """Create ``visit``: per encounter id its site, its patients, and when its codes were chosen."""
+    if short:
+        con.execute(
+            "CREATE TEMP TABLE visit AS SELECT e, e::VARCHAR AS id, min(site) site, min(p) low, max(p) high, count(DISTINCT p) patients, max(used) used "
+            f"FROM narrow WHERE t = {NUMBER['encounter']} AND e IS NOT NULL GROUP BY e"
+        )
+        return
     con.execute(
         "CREATE TEMP TABLE visit AS SELECT id, min(site) site, min(patient_id) lowest, max(patient_id) highest, count(DISTINCT patient_id) patients, "
         'max(coalesce(CASE WHEN NOT is_absent("end") THEN "end" END, "at")) used FROM encounter WHERE id IS NOT NULL GROUP BY 1'
     )
 
 
-def _places(con: duckdb.DuckDBPyConnection, filled: list[str]) -> bool:
+def _places(con: duckdb.DuckDBPyConnection, filled: list[str], short: bool) -> bool:
     """Create ``place``, the number of each site; returns whether there is any (else no join is needed).
 
     A single site needs the joins, too, since profiles of several hospitals must add up.
     """
     said = " UNION ALL ".join(f'SELECT site FROM "{table}"' for table in [*filled, "concept"])
+    said += " UNION ALL SELECT DISTINCT site FROM narrow" if short else ""
     con.execute(
         "CREATE TEMP TABLE place AS SELECT site, (row_number() OVER (ORDER BY site))::INTEGER AS place FROM "
         f"(SELECT DISTINCT site FROM ({said}) WHERE site IS NOT NULL)"
     )
     # only what an encounter, a patient or a concept says makes the others be asked
     asked = "SELECT site FROM visit UNION ALL SELECT site FROM person UNION ALL SELECT site FROM concept"
-    return bool(con.execute(f"SELECT 1 FROM ({asked}) WHERE site IS NOT NULL LIMIT 1").fetchone())
+    known = bool(con.execute(f"SELECT 1 FROM ({asked}) WHERE site IS NOT NULL LIMIT 1").fetchone())
+    for table in ("person", "visit") if short else ():
+        con.execute(f"CREATE OR REPLACE TEMP TABLE {table} AS SELECT x.*, s.place FROM {table} x LEFT JOIN place s ON x.site = s.site")
+    return known
 
 
 def _joined(key: str, known: bool) -> tuple[str, str]:

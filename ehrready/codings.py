@@ -15,10 +15,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pyarrow as pa
 
-from ehrready import currency
+from ehrready import currency, narrow
 from ehrready.engines.duckdb import quote
 from ehrready.profile import Frame
 from ehrready.readers.blocks import integers, strings
+from ehrready.tables import CODED
 from ehrready.terminology import grammar, systems
 
 if TYPE_CHECKING:
@@ -31,6 +32,9 @@ _SUMS = "sum(n), count(p), sum(CASE WHEN p IS NULL THEN n ELSE n * n END), sum(C
 
 #: The month of a time as yyyymm, -1 where there is none: a release is in force in a month of the calendar.
 _STRICT = "CASE WHEN regexp_matches({0}, '^[0-9]{{4}}-(0[1-9]|1[0-2])') THEN left({0}, 4)::INTEGER * 100 + substring({0}, 6, 2)::INTEGER ELSE -1 END"
+
+#: Elements that are coded at discharge, not when they happen.
+LATE = ("condition.code", "procedure.code")
 
 #: Systems told apart per concept: the bits of a BIGINT, less one for the surplus.
 _BITS = 61
@@ -45,10 +49,19 @@ def measure(con: duckdb.DuckDBPyConnection, frames: dict[str, Frame], store: Sto
     Texts are looked at once per distinct coding (``term``); rows are numbers: ``said`` has a row per coding, and ``per_term``
     adds them up per patient, which is all that most frames need.
     """
+    short = narrow.there(con)
+    more = (
+        " UNION ALL SELECT e.element, coalesce(k.\"system\", ''), coalesce(k.code, ''), coalesce(k.version, ''), coalesce(k.display, ''), g.n, g.most FROM "
+        "(SELECT el, cid, count(*) n, max(position) most FROM narrow_coding GROUP BY el, cid) g JOIN element_of e USING (el) JOIN narrow_concept k ON k.id = g.cid"
+    )
+    if short:
+        con.execute("CREATE TEMP TABLE element_of (el INTEGER, element VARCHAR)")
+        con.executemany("INSERT INTO element_of VALUES (?, ?)", [[el, element] for el, element in enumerate(CODED)])
     con.execute(
         "CREATE TEMP TABLE term AS SELECT row_number() OVER (ORDER BY element, s, c, version, display) - 1 q, * FROM (SELECT element, "
+        "s, c, version, display, sum(n)::BIGINT n, max(most) most FROM (SELECT element, "
         "coalesce(\"system\", '') s, coalesce(code, '') c, coalesce(version, '') version, coalesce(display, '') display, count(*) n, "
-        "max(position) most FROM coding GROUP BY ALL);"
+        f"max(position) most FROM coding GROUP BY ALL{more if short else ''}) GROUP BY element, s, c, version, display);"
         "CREATE TEMP TABLE pair AS SELECT row_number() OVER (ORDER BY element, s, c) - 1 pid, * FROM (SELECT element, s, c, sum(n)::BIGINT n FROM term GROUP BY ALL)"
     )
     _classify(con, store)
@@ -57,9 +70,11 @@ def measure(con: duckdb.DuckDBPyConnection, frames: dict[str, Frame], store: Sto
         "AND t.s = j.s AND t.c = j.c;"
         f"CREATE TEMP TABLE said AS SELECT t.q, g.record, g.concept, CASE WHEN a.p > 0 THEN a.p END AS p, {_STRICT.format('g.used')} AS m "
         f"FROM ({_used(con)}) g JOIN term t ON g.element = t.element AND coalesce(g.\"system\", '') = t.s AND coalesce(g.code, '') = t.c "
-        "AND coalesce(g.version, '') = t.version AND coalesce(g.display, '') = t.display LEFT JOIN person a ON g.patient_id = a.patient_id;"
-        "CREATE TEMP TABLE per_term AS SELECT q, p, count(*) n FROM said GROUP BY q, p"
+        "AND coalesce(g.version, '') = t.version AND coalesce(g.display, '') = t.display LEFT JOIN person a ON g.patient_id = a.patient_id"
     )
+    if short:
+        _said_narrow(con)
+    con.execute("CREATE TEMP TABLE per_term AS SELECT q, p, count(*) n FROM said GROUP BY q, p")
     con.execute(
         "CREATE TEMP TABLE per_code AS SELECT j.element, j.key, j.code, s.p, sum(s.n)::BIGINT n FROM per_term s JOIN term j USING (q) "
         "WHERE j.code <> '' GROUP BY j.element, j.key, j.code, s.p;"
@@ -83,6 +98,19 @@ def views(con: duckdb.DuckDBPyConnection) -> None:
     )
 
 
+def _said_narrow(con: duckdb.DuckDBPyConnection) -> None:
+    """Add the narrow codings to ``said``; ``term_of`` is what each concept id of an element is."""
+    late = ", ".join(str(CODED.index(element)) for element in LATE)
+    con.execute(
+        "CREATE TEMP TABLE term_of AS SELECT e.el, k.id AS cid, t.q, t.pid FROM narrow_concept k JOIN term t ON t.s = coalesce(k.\"system\", '') "
+        "AND t.c = coalesce(k.code, '') AND t.version = coalesce(k.version, '') AND t.display = coalesce(k.display, '') JOIN element_of e ON e.element = t.element;"
+        "INSERT INTO said SELECT t.q, n.record, 1, n.p, n.m FROM narrow_coding n JOIN term_of t ON n.el = t.el AND n.cid = t.cid "
+        f"WHERE n.el NOT IN ({late});"
+        "INSERT INTO said SELECT t.q, n.record, 1, n.p, coalesce(v.used, n.m) FROM narrow_coding n JOIN term_of t ON n.el = t.el AND n.cid = t.cid "
+        f"LEFT JOIN visit v ON n.e = v.e WHERE n.el IN ({late})"
+    )
+
+
 def _totalled(table: str, *within: str) -> str:
     """Return the SQL of a table of sums per patient with ``total``, the patient's sum within some columns; a join is cheaper than a window."""
     keys = ", ".join((*within, "p"))
@@ -96,7 +124,7 @@ def _used(con: duckdb.DuckDBPyConnection) -> str:
     Diagnoses and procedures are coded at discharge; an onset or a problem list's date may lie decades back, so the
     encounter's end and the date of recording go before it.  Everything else is coded when it happens.
     """
-    late = "('condition.code', 'procedure.code')"
+    late = f"({', '.join(map(quote, LATE))})"
     known = con.execute(
         "SELECT (SELECT count(*) FROM visit WHERE used IS NOT NULL), (SELECT count(recorded_at) FROM condition), "
         f"(SELECT count(*) FROM coding WHERE element IN {late} AND encounter_id IS NOT NULL)"

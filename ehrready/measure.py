@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from ehrready import cells, codings, custom, overlaps, relations, states, values
+from ehrready import cells, codings, custom, narrow, overlaps, relations, states, values
 from ehrready.engines.duckdb import quote
 from ehrready.production import FORMAT as PREDICTIONS
 from ehrready.production import measure as production
@@ -47,6 +47,7 @@ def measure(
     frames["types"] = _frame(con, 'SELECT format, "type", sum(n) FROM types GROUP BY 1, 2', 2)
     _columns(con, frames)
     tables = [table for table in TABLES if con.execute(f'SELECT 1 FROM "{table}" WHERE excluded IS NULL LIMIT 1').fetchone()]
+    tables = [table for table in TABLES if table in {*tables, *narrow.tables(con)}]
     states.measure(con, frames, tables)
     _excluded(con, frames)
     frames["defects"] = _frame(con, "SELECT element, kind, count(*), count(DISTINCT patient_id) FROM defect GROUP BY 1, 2", 2)

@@ -8,10 +8,10 @@ frames count at all; the integers add like all others, since a pair that never o
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import TYPE_CHECKING
 
-from ehrready import cells, currency
+from ehrready import cells, currency, narrow
 from ehrready.engines.duckdb import quote
 from ehrready.histograms import PARSES
 from ehrready.profile import Frame
@@ -45,7 +45,8 @@ def union(element: str, defects: tuple[str, ...]) -> str:
 def measure(con: duckdb.DuckDBPyConnection, frames: dict[str, Frame]) -> None:
     """Fill ``overlaps``; the last measure, since the others say which defects there are."""
     tables: dict[str, dict[str, str]] = defaultdict(dict)
-    for rows in (_states(frames), _codings(frames), _values(frames), _relations(frames)):
+    short = narrow.tables(con)
+    for rows in (_states(frames, short), _codings(frames), _values(frames), _relations(frames, short)):
         for condition, sql in rows:
             tables[table_of(condition)][condition] = sql
     for table in sorted(tables):
@@ -85,12 +86,14 @@ def _pairs(table: str, sets: list[tuple[list[str], int]]) -> Frame:
 Rows = Iterator[tuple[str, str]]
 
 
-def _states(frames: dict[str, Frame]) -> Rows:
+def _states(frames: dict[str, Frame], short: Collection[str]) -> Rows:
     """Yield the states in which an element is absent."""
     for (element, grouping, _, state), (n, *_) in frames["states"].items():
         if grouping != "all" or state not in LACKING or not n:
             continue
-        if element in CODED:
+        if table_of(element) in short:
+            yield name(element, state), narrow.records(table_of(element), cells.is_state(element, state))
+        elif element in CODED:
             yield (
                 name(element, state),
                 f"SELECT record FROM concept t WHERE element = {quote(element)} AND ordinal = 1 AND {cells.state_test(element, state)}",
@@ -153,13 +156,19 @@ def _values(frames: dict[str, Frame]) -> Rows:
             yield name("observation.unit", defect), f"SELECT record FROM ({pairs}) WHERE cls = {quote(defect)}"
 
 
-def _relations(frames: dict[str, Frame]) -> Rows:
+def _relations(frames: dict[str, Frame], short: Collection[str]) -> Rows:
     """Yield times that cannot be and references to nothing."""
     for (element, kind), values in frames["relations"].items():
         table, _, column = element.partition(".")
         if not values[0]:
             continue
-        if column == "at" and kind != "midnight-only":
+        if table in short:
+            flag = {"patient_id unresolved": "patient-unresolved", "encounter_id unresolved": "visit-unresolved"}.get(
+                f"{column} {kind}", kind
+            )
+            if (column == "at" and kind != "midnight-only") or kind == "unresolved":
+                yield name(element, kind), narrow.records(table, cells.has(flag))
+        elif column == "at" and kind != "midnight-only":
             universe, test = cells.time_defects(table)[kind]
             source = f'"{table}" t LEFT JOIN person a ON t.patient_id = a.patient_id'
             yield name(element, kind), f"SELECT record FROM {source} WHERE t.excluded IS NULL AND ({universe}) AND ({test})"

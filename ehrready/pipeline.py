@@ -72,6 +72,7 @@ def read_profile(
     from ehrready import sources as files_of
     from ehrready.engines import duckdb as engine
     from ehrready.measure import measure
+    from ehrready.readers.tabular import OmopReader
     from ehrready.resume import resuming
     from ehrready.stores.tables import stage
     from ehrready.terminology.releases import Store
@@ -92,6 +93,10 @@ def read_profile(
         for reader in readers:
             mine = [file for file in staged if file.format == reader.format and not file.skip]
             if mine:
+                if isinstance(reader, OmopReader):  # when nobody but the measures looks at the tables, numbers will do
+                    reader.narrow = (
+                        options.engine != "spark" and work is None and also is None and _plain(rules) and _all_of(reader, staged)
+                    )
                 _read(reader, mine, con, ledger, options, work)
                 for element, place in reader.source_elements().items():
                     elements.setdefault(element, []).append(place)
@@ -104,6 +109,18 @@ def read_profile(
             also(con)
     profile.source_elements = {element: " | ".join(sorted(set(places))) for element, places in sorted(elements.items())}
     return profile, ledger, files
+
+
+def _plain(rules: Sequence[packs.Rule]) -> bool:
+    """Whether no rule asks the canonical tables itself (those of FHIR's structure have tables of their own)."""
+    from ehrready.checks import CHECKS
+
+    return not {rule.check for rule in rules if CHECKS[rule.check].measured} - {"structure-valid", "must-support"}
+
+
+def _all_of(reader: Reader, files: Sequence[SourceFile]) -> bool:
+    """Whether all files are of one reader."""
+    return all(file.format == reader.format for file in files if not file.skip)
 
 
 def _engine(options: Options, size: int) -> AbstractContextManager[Any]:

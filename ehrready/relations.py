@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from ehrready import narrow
+from ehrready.cells import NUMBER
 from ehrready.engines.duckdb import quote
 from ehrready.profile import Frame
 from ehrready.valuesets import VALUE_SETS
@@ -27,7 +29,13 @@ def measure(con: duckdb.DuckDBPyConnection, frames: dict[str, Frame], tables: Se
 
 def _identities(con: duckdb.DuckDBPyConnection, frame: Frame, tables: Sequence[str]) -> None:
     """Count surplus records: an id given twice within its type; the same number for a patient, code and time of day."""
+    short = narrow.tables(con)
     for table in tables:
+        if table in short:
+            n, of, patients = narrow.duplicates(con, table)
+            if of:
+                frame[f"{table}.id", "duplicate-id"] = (n, of, patients)
+            continue
         # in HL7v2 patients and visits are made one per key by the reader, and nothing else has an id
         where = "id IS NOT NULL AND excluded IS NULL AND source_type NOT IN ('PID', 'PV1')"
         total = con.execute(f'SELECT count(*) FROM "{table}" WHERE {where}').fetchone()
@@ -47,9 +55,9 @@ def _identities(con: duckdb.DuckDBPyConnection, frame: Frame, tables: Sequence[s
     con.execute(
         f"CREATE TEMP TABLE same AS SELECT p, r, clock, v FROM reading WHERE {clocked} GROUP BY ALL HAVING count(*) > 1;"
         # a copy under the same id is a duplicate-id and counted there
-        "CREATE TEMP TABLE copies AS SELECT s.p, s.r, s.clock, s.v, o.encounter_id, o.status, o.unit, o.unit_code, o.range_low, "
-        "o.range_high, count(DISTINCT coalesce(o.source_type || o.id, o.record::VARCHAR)) c FROM same s JOIN reading g USING (p, r, clock, v) "
-        "JOIN observation o USING (record) GROUP BY ALL"
+        f"CREATE TEMP TABLE copies AS SELECT s.p, s.r, s.clock, s.v, {'o.e' if 'observation' in short else 'o.encounter_id, o.status'}, o.unit, "
+        "o.unit_code, o.range_low, o.range_high, count(DISTINCT coalesce(o.source_type || o.id, o.record::VARCHAR)) c FROM same s JOIN reading g USING (p, r, clock, v) "
+        f"JOIN {'narrow' if 'observation' in short else 'observation'} o USING (record) GROUP BY ALL"
     )
     row = con.execute(
         f"SELECT (SELECT count(*) FROM reading WHERE {clocked}), coalesce(sum(c - 1), 0), count(DISTINCT CASE WHEN c > 1 THEN p END) FROM copies"
@@ -64,6 +72,9 @@ def _identities(con: duckdb.DuckDBPyConnection, frame: Frame, tables: Sequence[s
 def _visits(con: duckdb.DuckDBPyConnection, frame: Frame, tables: Sequence[str]) -> None:
     """Count encounters that are of several patients."""
     if "encounter" in tables:
+        if "encounter" in narrow.tables(con):
+            frame["encounter.id", "several-patients"] = narrow.shared_visits(con)
+            return
         row = con.execute(
             "SELECT count(CASE WHEN lowest <> highest THEN 1 END), count(*), count(DISTINCT CASE WHEN lowest <> highest THEN lowest END) FROM visit "
             "WHERE lowest IS NOT NULL"
@@ -73,6 +84,7 @@ def _visits(con: duckdb.DuckDBPyConnection, frame: Frame, tables: Sequence[str])
 
 def _categories(con: duckdb.DuckDBPyConnection, frame: Frame, tables: Sequence[str]) -> None:
     """Count administrative codes; a value that no value set has is pooled."""
+    short = narrow.tables(con)
     for element, sets in VALUE_SETS.items():
         table, _, column = element.partition(".")
         if table not in tables:
@@ -82,8 +94,13 @@ def _categories(con: duckdb.DuckDBPyConnection, frame: Frame, tables: Sequence[s
             f"CASE WHEN v IS NULL THEN '' WHEN is_absent(v) THEN '?absent' WHEN null_token(v) AND lower(v) <> 'unknown' THEN '?null-token' WHEN lower(v) IN "
             f"{known['fhir']} THEN lower(v) WHEN length(source_type) = 3 AND upper(v) IN {known.get('hl7v2', known['fhir'])} THEN upper(v) ELSE '?other' END"
         )
+        source = f'SELECT "{column}" v, source_type, patient_id, count(*) n FROM "{table}" WHERE excluded IS NULL GROUP BY ALL'
+        if table in short:  # the CDM has no administrative code of a record
+            source = (
+                f"SELECT NULL::VARCHAR v, source_type, p::VARCHAR patient_id, count(*) n FROM narrow WHERE t = {NUMBER[table]} GROUP BY ALL"
+            )
         rows = con.execute(
             f"SELECT {value} category, sum(n), count(DISTINCT CASE WHEN NOT is_absent(patient_id) THEN patient_id END) FROM "
-            f'(SELECT "{column}" v, source_type, patient_id, count(*) n FROM "{table}" WHERE excluded IS NULL GROUP BY ALL) GROUP BY 1'
+            f"({source}) GROUP BY 1"
         ).fetchall()
         frame.update({(element, str(name)): (int(n), int(patients)) for name, n, patients in rows})

@@ -12,11 +12,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pyarrow as pa
 
-from ehrready import analytes, units
+from ehrready import analytes, narrow, units
+from ehrready.cells import NUMBER
 from ehrready.engines.duckdb import quote
 from ehrready.histograms import COARSE, GAMMA, PARSES
 from ehrready.profile import Frame
 from ehrready.readers.blocks import integers, strings
+from ehrready.tables import CODED
 
 if TYPE_CHECKING:
     import duckdb
@@ -35,9 +37,10 @@ _SIGN = "(?:<=?|>=?|≤|≥)"
 
 def measure(con: duckdb.DuckDBPyConnection, frames: dict[str, Frame]) -> None:
     """Fill ``units``, ``values`` and ``value_kinds``, and the rows of ``relations`` about values and units."""
-    if not con.execute("SELECT 1 FROM observation LIMIT 1").fetchone():
+    short = narrow.there(con) and con.execute(f"SELECT 1 FROM narrow WHERE t = {NUMBER['observation']} LIMIT 1").fetchone() is not None
+    if not short and not con.execute("SELECT 1 FROM observation LIMIT 1").fetchone():
         return
-    _read(con)
+    _read(con, short)
     _judge(con)
     _cells(con)
     frames["value_kinds"] = _rows(
@@ -80,19 +83,24 @@ def _kind() -> str:
     )
 
 
-def _read(con: duckdb.DuckDBPyConnection) -> None:
+def _read(con: duckdb.DuckDBPyConnection, short: bool) -> None:
     """Make ``reading``: a narrow row per result with its code's rank, patient number, unit as typed, kind and number."""
     con.execute(
         "CREATE TEMP TABLE best_code AS SELECT pid, key, code, dense_rank() OVER (ORDER BY CASE key WHEN 'loinc' THEN 0 WHEN 'snomed' THEN 1 "
         "ELSE 2 END, key, code)::INTEGER r FROM judge WHERE element = 'observation.code' AND code <> '';"
-        "CREATE TEMP TABLE code_of AS SELECT g.record, min(b.r) r FROM said g JOIN (SELECT t.q, b.r FROM term t JOIN best_code b USING (pid)) b "
-        "USING (q) GROUP BY 1;"
-        "CREATE OR REPLACE TEMP TABLE best_code AS SELECT DISTINCT r, key, code FROM best_code"
+        + (
+            f"CREATE TEMP TABLE rank_of AS SELECT t.cid, min(b.r) r FROM term_of t JOIN best_code b USING (pid) WHERE t.el = {CODED.index('observation.code')} "
+            "GROUP BY t.cid;"
+            if short
+            else "CREATE TEMP TABLE code_of AS SELECT g.record, min(b.r) r FROM said g JOIN (SELECT t.q, b.r FROM term t JOIN best_code b USING (pid)) b "
+            "USING (q) GROUP BY 1;"
+        )
+        + "CREATE OR REPLACE TEMP TABLE best_code AS SELECT DISTINCT r, key, code FROM best_code"
     )
     # the columns that are needed, with the text that may hide a number; a word behind a number counts when it is a unit
     con.execute(
         "CREATE TEMP VIEW result AS SELECT *, CASE WHEN value_kind = 'text' THEN replace(trim(value_text, ' \"'), '\u2212', '-') END t "
-        "FROM observation WHERE excluded IS NULL"
+        + ("FROM observation WHERE excluded IS NULL" if not short else f"FROM {narrow.RESULTS}")
     )
     tail = f"regexp_extract(t, '^{_NUMBER}{_TAIL}$', 1)"
     tails = [row[0] for row in con.execute(f"SELECT DISTINCT {tail} FROM result WHERE value_kind = 'text'").fetchall() if row[0]]
@@ -100,15 +108,23 @@ def _read(con: duckdb.DuckDBPyConnection) -> None:
     if known := [[word] for word in tails if units.listed(word)]:
         con.executemany("INSERT INTO unit_tail VALUES (?)", known)
     sentinel = " ".join(f"WHEN {value} THEN 'number={value:.9g}'" for value in SENTINELS)
+    who, clock, joins = (
+        # the time where it has a time of day: midnight is what a date becomes
+        "patient_id",
+        'CASE WHEN length("at") >= 16 AND substring("at", 12, 5) <> \'00:00\' THEN "at" END',
+        "LEFT JOIN code_of USING (record) LEFT JOIN person USING (patient_id)",
+    )
+    rank = "r"
+    if short:
+        who, clock, rank = "p, c0, c1", "clock", "least(x.r, y.r)"
+        joins = "f LEFT JOIN rank_of x ON f.c0 = x.cid LEFT JOIN rank_of y ON f.c1 = y.cid"
     con.execute(
-        "CREATE TEMP TABLE reading AS SELECT record, coalesce(r, 0) r, CASE WHEN p > 0 THEN p END AS p, clock, u, "
+        f"CREATE TEMP TABLE reading AS SELECT record, coalesce({rank}, 0) r, CASE WHEN p > 0 THEN p END AS p, clock, u, "
         f"CASE WHEN kind = 'number' THEN CASE v {sentinel} ELSE kind END WHEN ends_with(kind, ':number-with-unit') "
         f"AND {tail} NOT IN (SELECT tail FROM unit_tail) THEN split_part(kind, ':', 1) || ':words' ELSE kind END kind, "
-        "kind IN ('number', 'comparator') is_number, CASE WHEN kind = 'number' THEN v END v FROM (SELECT record, patient_id, "
-        f"coalesce(CASE WHEN NOT null_token(unit_code) THEN unit_code END, unit) u, t, {_kind()} kind, value_number v, "
-        # the time where it has a time of day: midnight is what a date becomes
-        'CASE WHEN length("at") >= 16 AND substring("at", 12, 5) <> \'00:00\' THEN "at" END clock FROM result) '
-        "LEFT JOIN code_of USING (record) LEFT JOIN person USING (patient_id)"
+        "kind IN ('number', 'comparator') is_number, CASE WHEN kind = 'number' THEN v END v "
+        f"FROM (SELECT record, {who}, "
+        f"coalesce(CASE WHEN NOT null_token(unit_code) THEN unit_code END, unit) u, t, {_kind()} kind, value_number v, {clock} AS clock FROM result) {joins}"
     )
 
 

@@ -20,6 +20,7 @@ from ehrready.readers.blocks import STREAM_ERRORS, head
 from ehrready.readers.tabular_columns import column_statistics, kind_of
 from ehrready.readers.tabular_csv import stage
 from ehrready.readers.tabular_files import (
+    PARQUET,
     DamagedError,
     Relation,
     Sandbox,
@@ -33,7 +34,7 @@ from ehrready.readers.tabular_files import (
 )
 from ehrready.readers.tabular_lookup import Lookups
 from ehrready.readers.tabular_mapping import NONE, TableMapping, find, shipped
-from ehrready.readers.tabular_sql import Compiler
+from ehrready.readers.tabular_sql import CONCEPTS, Compiler
 
 #: Files loaded by one statement.
 _GROUP = 256
@@ -45,6 +46,9 @@ class OmopReader:
     """Reader of OMOP CDM 5.3 and 5.4 tables in Parquet or CSV (OHDSI CommonDataModel)."""
 
     format = "omop"
+
+    #: whether nobody needs the canonical tables but the measures: then records may go to narrow tables
+    narrow = False
 
     def __init__(self) -> None:
         self._mapping = shipped("omop")
@@ -71,6 +75,15 @@ class OmopReader:
 
     def read(self, files: Sequence[SourceFile], con: duckdb.DuckDBPyConnection) -> Iterator[Event]:
         """Fill the canonical tables; yields the events of the ledger, table by table."""
+        mapped = {rule.table for rule in self._mapping.rules}
+        if self.narrow and all(PARQUET.search(file.path.name) for file in files if file.kind in mapped):
+            from ehrready.readers import tabular_narrow
+
+            reading = _Reading(self.format, self._mapping, con, narrow=True)
+            events = tabular_narrow.events(reading.run(files, frozenset(file.number for file in files)), con)
+            if events is not None:
+                yield from events
+                return
         yield from self.stage(files, con)
 
     def stage(self, files: Sequence[SourceFile], con: duckdb.DuckDBPyConnection, among: Sequence[SourceFile] = ()) -> Iterator[Event]:
@@ -184,8 +197,8 @@ class _Counts:
 class _Reading:
     """One reading of a list of files into one connection."""
 
-    def __init__(self, source: str, mapping: TableMapping, con: duckdb.DuckDBPyConnection) -> None:
-        self._format, self._mapping, self._con = source, mapping, con
+    def __init__(self, source: str, mapping: TableMapping, con: duckdb.DuckDBPyConnection, *, narrow: bool = False) -> None:
+        self._format, self._mapping, self._con, self._narrow = source, mapping, con, narrow
         self._counts = _Counts()
 
     def run(self, files: Sequence[SourceFile], wanted: frozenset[int]) -> Iterator[Event]:
@@ -208,6 +221,8 @@ class _Reading:
                     members = [file for file in all_members if file.number in wanted]
                     reference = table in self._mapping.reference
                     yield from self._reference(members) if reference else self._table(table, members)
+                if self._narrow:
+                    self._con.execute(f"INSERT INTO narrow_concept SELECT * FROM {CONCEPTS}")
         self._counts.book(self._con, self._format)
 
     def _spill(self) -> Path | None:
@@ -298,6 +313,13 @@ class _Reading:
             yield Read(file.number, rows.get(file.number, 0))
             yield Ended(file.number, "read", declared)
 
+    def _statements(self, compiler: Compiler) -> list[str]:
+        if self._narrow and compiler.rule.to != "patient":
+            from ehrready.readers.tabular_narrow import NarrowCompiler
+
+            return NarrowCompiler(compiler).statements()
+        return compiler.statements()
+
     def _insert(self, table: str, relation: Relation) -> dict[int, int]:
         """Move a relation into the canonical tables, all or nothing; returns the rows of each file."""
         rules = [rule for rule in self._mapping.rules if rule.table == table]
@@ -308,7 +330,7 @@ class _Reading:
             for rule in rules:
                 compiler = Compiler(rule, relation, self._lookups.joins(rule))
                 self._lookups.resolve(compiler)
-                for statement in compiler.statements():
+                for statement in self._statements(compiler):
                     self._con.execute(statement)
             measured = self._con.execute(column_statistics(relation, unmapped)).fetchall()
             self._con.executemany("INSERT INTO profiled VALUES (?, ?)", [[row[0], row[1]] for row in measured]) if measured else None

@@ -168,6 +168,10 @@ class Compiler:
             return None
         return f"CASE WHEN isfinite(TRY_CAST({text} AS DOUBLE)) THEN TRY_CAST({text} AS DOUBLE) END"
 
+    def clear(self) -> None:
+        """Forget the joins that were asked for."""
+        self._lookups.clear()
+
     # -- statements ---------------------------------------------------------------------------------------
 
     def source(self, extra: Iterable[str] = ()) -> str:
@@ -227,10 +231,10 @@ class Compiler:
             else:
                 values[name] = self.column(name)
         if self.rule.to == "observation":
-            self._observation(values)
+            self.observation(values)
         return self._insert(self.rule.to, values)
 
-    def _observation(self, values: dict[str, str]) -> None:
+    def observation(self, values: dict[str, str]) -> None:
         """Add ``value_kind``; a number that cannot be read becomes text."""
         number, text = values.get("value_number", "NULL"), values.get("value_text", "NULL")
         if number != "NULL":
@@ -241,12 +245,12 @@ class Compiler:
         coded = "false"
         for concept in self.rule.concepts:
             if concept.element == "observation.value_code":
-                coded = " OR ".join(self._presence(concept)) or "false"
+                coded = " OR ".join(self.presence(concept)) or "false"
         values["value_kind"] = (
             f"CASE WHEN {number} IS NOT NULL THEN 'number' WHEN {coded} THEN 'coded' WHEN {text} IS NOT NULL THEN 'text' END"
         )
 
-    def _presence(self, concept: Concept) -> list[str]:
+    def presence(self, concept: Concept) -> list[str]:
         """Return, per coding that the file can have, the SQL of whether a row has it."""
         found: list[str] = []
         ids: list[str] = []
@@ -262,7 +266,7 @@ class Compiler:
         return [f"({test})" for test in found]
 
     def _concept(self, concept: Concept) -> list[str]:
-        present = self._presence(concept)
+        present = self.presence(concept)
         unexcluded = [f"({self.column('excluded')}) IS NULL"] if "excluded" in self.rule.columns else []
         statements = []
         place = 0

@@ -1,0 +1,162 @@
+"""The narrow tables: records as numbers, where a reader could take the short way (readers.tabular_narrow); and what measures read of them.
+
+``narrow`` has a row per record of every table but patients, ``narrow_coding`` a row per coding with its OMOP concept id.  A person's
+number is its id; the states of elements are the digits of ``digits`` (ehrready.cells).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ehrready import cells
+from ehrready.engines.duckdb import quote
+from ehrready.tables import SCALARS
+from ehrready.tables import TABLES as TABLES_OF
+
+if TYPE_CHECKING:
+    import duckdb
+
+#: Canonical columns that the short way knows.
+COLUMNS = frozenset(["id", "patient_id", "encounter_id", "site", "at", "end", "value_number", "value_text", "comparator", "unit", "unit_code", "range_low", "range_high"])
+TABLES = ("narrow", "narrow_coding", "narrow_concept")
+
+_VALUES = {
+    "c0": "BIGINT", "c1": "BIGINT", "value_kind": "VARCHAR", "value_number": "DOUBLE", "value_text": "VARCHAR", "value_declared": "VARCHAR",
+    "comparator": "VARCHAR", "unit": "VARCHAR", "unit_code": "VARCHAR", "range_low": "DOUBLE", "range_high": "DOUBLE",
+}  # fmt: skip
+_NARROW = {
+    "t": "INTEGER", "source_type": "VARCHAR", "record": "BIGINT", "p": "BIGINT", "e": "BIGINT", "id": "BIGINT", "site": "VARCHAR",
+    "m": "INTEGER", "day": "DATE", "clock": "BIGINT", "used": "INTEGER", "digits": "BIGINT",
+}  # fmt: skip
+DDL = (
+    f"CREATE TABLE narrow ({', '.join(f'{name} {kind}' for name, kind in (_NARROW | _VALUES).items())})",
+    "CREATE TABLE narrow_coding (el INTEGER, record BIGINT, position INTEGER, p BIGINT, e BIGINT, m INTEGER, cid BIGINT)",
+    "CREATE TABLE narrow_concept (id BIGINT, system VARCHAR, version VARCHAR, code VARCHAR, display VARCHAR)",
+)
+#: What the numbers cannot say: a person's id that is no positive number, a year before 1000 or after 9999.
+OUTSIDE = "p <= 0 OR (m <> -1 AND (m < 100000 OR m > 999912)) OR (used IS NOT NULL AND (used < 100000 OR used > 999912))"
+
+
+#: What ehrready.values reads of the results.
+RESULTS = (
+    "(SELECT record, p, c0, c1, clock, value_kind, value_number, value_text, value_declared, comparator, unit, unit_code, NULL::VARCHAR absent_reason "
+    f"FROM narrow WHERE t = {list(TABLES_OF).index('observation')})"
+)
+
+
+def month(at: str) -> str:
+    """Return the SQL of the number of a time's month, -1 without one."""
+    return f"CASE WHEN {at} IS NULL THEN -1 WHEN isinf({at}) THEN 0 ELSE year({at}) * 100 + month({at}) END"
+
+
+def there(con: duckdb.DuckDBPyConnection) -> bool:
+    """Whether the short way was taken."""
+    return bool(con.execute("SELECT 1 FROM information_schema.tables WHERE table_name = 'narrow'").fetchone())
+
+
+def insert(table: str, source_type: str, source: str, given: set[str]) -> str:
+    """Return the INSERT of the rows of a table; ``source`` has the columns ``given`` and, as ``concepts``, the digits of the concepts."""
+    digits, states = cells.DIGIT, ["concepts"]
+    for element, (of, column) in SCALARS.items():
+        if of == table:
+            name = {"patient_id": "p", "encounter_id": "e"}.get(column, column)
+            # the CDM has no status
+            state = (
+                str(digits["missing"])
+                if name not in given
+                else f'CASE WHEN "{name}" IS NULL THEN {digits["missing"]} ELSE {digits["present"]} END'
+            )
+            states.append(f"({state}) * {1 << cells.shift(element)}")
+    if table == "observation":
+        value = (
+            f"CASE WHEN value_kind = 'text' AND null_token(value_text) THEN {digits['null-token']} WHEN value_kind IS NOT NULL THEN "
+            f"{digits['present']} ELSE {digits['missing']} END"
+        )
+        unit = (
+            f"CASE WHEN value_kind IS DISTINCT FROM 'number' THEN 0 WHEN coalesce(unit, unit_code) IS NULL THEN {digits['missing']} "
+            f"WHEN null_token(coalesce(unit, unit_code)) THEN {digits['null-token']} ELSE {digits['present']} END"
+        )
+        states += [f"({value}) * {1 << cells.shift('observation.value')}", f"({unit}) * {1 << cells.shift('observation.unit')}"]
+    flags = {"record": "true"}
+    if table in cells.DATED:
+        flags["clocked"] = 'clocked AND "at" IS NOT NULL'
+        flags["midnight"] = 'clocked AND "at" IS NOT NULL AND "at" = date_trunc(\'day\', "at")'
+    if table in cells.ENDED:
+        flags["ended"] = '"at" IS NOT NULL AND "end" IS NOT NULL'
+        flags["end-before-start"] = (
+            '"at" IS NOT NULL AND "end" IS NOT NULL AND CASE WHEN clocked AND end_clocked THEN "end" < "at" ELSE "end"::DATE < "at"::DATE END'
+        )
+    states += [f"(CASE WHEN {test} THEN {cells.mask(flag)} ELSE 0 END)" for flag, test in flags.items()]
+    clock = 'CASE WHEN clocked AND (hour("at") <> 0 OR minute("at") <> 0) THEN epoch_us("at") // 1000000 END'
+    used = month('coalesce("end", "at")') if table == "encounter" else "NULL"
+    if table == "encounter":
+        used = f'CASE WHEN coalesce("end", "at") IS NOT NULL THEN {used} END'
+    values = {
+        "t": str(cells.NUMBER[table]), "source_type": quote(source_type), "record": "record", "p": "p", "e": "e", "id": "id", "site": "site",
+        "m": month('"at"'), "day": '"at"::DATE', "clock": clock, "used": used, "digits": " + ".join(states),
+    }  # fmt: skip
+    values |= {name: name for name in _VALUES if name in given}
+    return f"INSERT INTO narrow ({', '.join(values)}) SELECT {', '.join(values.values())} FROM {source}"
+
+
+def tables(con: duckdb.DuckDBPyConnection) -> list[str]:
+    """Return the canonical tables that have narrow rows."""
+    found = {int(row[0]) for row in con.execute("SELECT DISTINCT t FROM narrow").fetchall()} if there(con) else set()
+    return [table for table, number in cells.NUMBER.items() if number in found]
+
+
+def records(table: str, test: str) -> str:
+    """Return the SQL of the records of a table whose combo meets a test."""
+    return f"SELECT record FROM {joined(False)} WHERE t = {cells.NUMBER[table]} AND {test}"
+
+
+def duplicates(con: duckdb.DuckDBPyConnection, table: str) -> tuple[int, int, int]:
+    """Return surplus records under an id given twice, records with an id, and the patients of ids given twice.
+
+    Ids are compared in runs of 64: a run whose bits are as many as its records has none twice, so that few groups are made.
+    """
+    where = f"t = {cells.NUMBER[table]} AND id IS NOT NULL"
+    total = con.execute(f"SELECT count(*) FROM narrow WHERE {where}").fetchone() or (0,)
+    run = "source_type, id >> 6"
+    con.execute(
+        f"CREATE OR REPLACE TEMP TABLE suspect AS SELECT source_type, id >> 6 AS run FROM narrow WHERE {where} GROUP BY {run} "
+        "HAVING count(*) <> bit_count(bit_or(1::UBIGINT << (id & 63)::UBIGINT));"
+        f"CREATE OR REPLACE TEMP TABLE twice AS SELECT source_type, id, count(*) - 1 n FROM narrow SEMI JOIN suspect s "
+        f"ON narrow.source_type = s.source_type AND (narrow.id >> 6) = s.run WHERE {where} GROUP BY 1, 2 HAVING count(*) > 1"
+    )
+    row = con.execute(
+        "SELECT (SELECT coalesce(sum(n), 0) FROM twice), (SELECT count(DISTINCT p) FROM narrow SEMI JOIN twice w "
+        f"ON narrow.source_type = w.source_type AND narrow.id = w.id WHERE {where})"
+    ).fetchone() or (0, 0)
+    return int(row[0]), int(total[0]), int(row[1])
+
+
+def shared_visits(con: duckdb.DuckDBPyConnection) -> tuple[int, int, int]:
+    """Return the encounters that are of several patients, those of any, and the first patients (by id as text) of the former."""
+    row = con.execute("SELECT count(CASE WHEN low <> high THEN 1 END), count(*) FROM visit WHERE low IS NOT NULL").fetchone() or (0, 0)
+    first = con.execute(
+        f"SELECT count(DISTINCT lowest) FROM (SELECT min(n.p::VARCHAR) lowest FROM narrow n JOIN visit v ON n.e = v.e WHERE v.low <> v.high "
+        f"AND n.t = {cells.NUMBER['encounter']} GROUP BY n.e)"
+    ).fetchone() or (0,)
+    return int(row[0]), int(row[1]), int(first[0])
+
+
+def joined(several: bool) -> str:
+    """Return the SQL of ``narrow`` (``n``) with the patient (``a``), the visit (``v``) and the combo of each record."""
+    real = "n.p IS NOT NULL"
+    other = "NOT EXISTS (SELECT 1 FROM known_pair k WHERE k.e = n.e AND k.p = n.p)" if several else "n.p <> v.low AND n.p <> v.high"
+    not_visit = f"n.t <> {cells.NUMBER['encounter']}"
+    dated = f"n.day IS NOT NULL AND n.t IN ({', '.join(str(cells.NUMBER[t]) for t in cells.DATED)})"
+    care = f"n.day IS NOT NULL AND n.t IN ({', '.join(str(cells.NUMBER[t]) for t in cells.CARE)})"
+    flags = {
+        "born": f"{dated} AND a.born_day IS NOT NULL", "before-birth": f"{dated} AND n.day < a.born_day",
+        "died": f"{care} AND a.died_day IS NOT NULL", "after-death": f"{care} AND n.day > a.died_day",
+        "patient": real, "patient-unresolved": f"{real} AND NOT coalesce(a.exported, false)",
+        "visit": f"{not_visit} AND n.e IS NOT NULL", "visit-unresolved": f"{not_visit} AND n.e IS NOT NULL AND v.e IS NULL",
+        "visit-of": f"{not_visit} AND v.low IS NOT NULL AND {real}", "visit-of-another": f"{not_visit} AND v.low IS NOT NULL AND {real} AND {other}",
+    }  # fmt: skip
+    combo = " + ".join(["n.digits", *(f"(CASE WHEN {test} THEN {cells.mask(flag)} ELSE 0 END)" for flag, test in flags.items())])
+    return (
+        "(SELECT n.t, n.record, n.p, coalesce(s.place, v.place, a.place) AS place, n.m, "
+        f"{combo} AS combo FROM narrow n LEFT JOIN person a ON n.p = a.p LEFT JOIN visit v ON n.e = v.e LEFT JOIN place s ON n.site = s.site)"
+    )
