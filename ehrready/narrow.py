@@ -6,6 +6,7 @@ number is its id; the states of elements are the digits of ``digits`` (ehrready.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from ehrready import cells
@@ -17,8 +18,23 @@ if TYPE_CHECKING:
     import duckdb
 
 #: Canonical columns that the short way knows.
-COLUMNS = frozenset(["id", "patient_id", "encounter_id", "site", "at", "end", "value_number", "value_text", "comparator", "unit", "unit_code", "range_low", "range_high"])
-TABLES = ("narrow", "narrow_coding", "narrow_concept")
+COLUMNS = frozenset(
+    [
+        "id",
+        "patient_id",
+        "encounter_id",
+        "site",
+        "at",
+        "end",
+        "value_number",
+        "value_text",
+        "comparator",
+        "unit",
+        "unit_code",
+        "range_low",
+        "range_high",
+    ]
+)
 
 _VALUES = {
     "c0": "BIGINT", "c1": "BIGINT", "value_kind": "VARCHAR", "value_number": "DOUBLE", "value_text": "VARCHAR", "value_declared": "VARCHAR",
@@ -28,11 +44,26 @@ _NARROW = {
     "t": "INTEGER", "source_type": "VARCHAR", "record": "BIGINT", "p": "BIGINT", "e": "BIGINT", "id": "BIGINT", "site": "VARCHAR",
     "m": "INTEGER", "day": "DATE", "clock": "BIGINT", "used": "INTEGER", "digits": "BIGINT",
 }  # fmt: skip
-DDL = (
-    f"CREATE TABLE narrow ({', '.join(f'{name} {kind}' for name, kind in (_NARROW | _VALUES).items())})",
-    "CREATE TABLE narrow_coding (el INTEGER, record BIGINT, position INTEGER, p BIGINT, e BIGINT, m INTEGER, cid BIGINT)",
-    "CREATE TABLE narrow_concept (id BIGINT, system VARCHAR, version VARCHAR, code VARCHAR, display VARCHAR)",
-)
+_CODING = {"el": "INTEGER", "record": "BIGINT", "position": "INTEGER", "p": "BIGINT", "e": "BIGINT", "m": "INTEGER", "cid": "BIGINT"}
+CONCEPTS = "narrow_concept"
+#: First characters of the texts that ``null_token`` knows (upper case, and what stands before them).
+_FIRST = quote('UuNnSs\u017f-.?#<(\\" \t\r\n')
+
+
+def null_token(text: str) -> str:
+    """Return the SQL of ``null_token``, the search spared where the first character tells."""
+    return f"(CASE WHEN {text} <> '' AND strpos({_FIRST}, left({text}, 1)) = 0 THEN false ELSE null_token({text}) END)"
+
+
+def views(rows: Sequence[str], codings: Sequence[str]) -> list[str]:
+    """Return the statements that make ``narrow`` and ``narrow_coding`` views of these SELECTs."""
+    made = []
+    for name, columns, parts in (("narrow", _NARROW | _VALUES, rows), ("narrow_coding", _CODING, codings)):
+        none = f"SELECT {', '.join(f'NULL::{kind} AS {column}' for column, kind in columns.items())} WHERE false"
+        made.append(f"CREATE VIEW {name} AS {' UNION ALL '.join(parts or [none])}")
+    return made
+
+
 #: What the numbers cannot say: a person's id that is no positive number, a year before 1000 or after 9999.
 OUTSIDE = "p <= 0 OR (m <> -1 AND (m < 100000 OR m > 999912)) OR (used IS NOT NULL AND (used < 100000 OR used > 999912))"
 
@@ -51,11 +82,15 @@ def month(at: str) -> str:
 
 def there(con: duckdb.DuckDBPyConnection) -> bool:
     """Whether the short way was taken."""
+    import duckdb
+
+    if not isinstance(con, duckdb.DuckDBPyConnection):
+        return False  # another engine reads the canonical tables
     return bool(con.execute("SELECT 1 FROM information_schema.tables WHERE table_name = 'narrow'").fetchone())
 
 
-def insert(table: str, source_type: str, source: str, given: set[str]) -> str:
-    """Return the INSERT of the rows of a table; ``source`` has the columns ``given`` and, as ``concepts``, the digits of the concepts."""
+def select(table: str, source_type: str, source: str, given: set[str]) -> str:
+    """Return the SELECT of the rows of a table; ``source`` has the columns ``given`` and, as ``concepts``, the digits of the concepts."""
     digits, states = cells.DIGIT, ["concepts"]
     for element, (of, column) in SCALARS.items():
         if of == table:
@@ -74,7 +109,7 @@ def insert(table: str, source_type: str, source: str, given: set[str]) -> str:
         )
         unit = (
             f"CASE WHEN value_kind IS DISTINCT FROM 'number' THEN 0 WHEN coalesce(unit, unit_code) IS NULL THEN {digits['missing']} "
-            f"WHEN null_token(coalesce(unit, unit_code)) THEN {digits['null-token']} ELSE {digits['present']} END"
+            f"WHEN {null_token('coalesce(unit, unit_code)')} THEN {digits['null-token']} ELSE {digits['present']} END"
         )
         states += [f"({value}) * {1 << cells.shift('observation.value')}", f"({unit}) * {1 << cells.shift('observation.unit')}"]
     flags = {"record": "true"}
@@ -95,8 +130,13 @@ def insert(table: str, source_type: str, source: str, given: set[str]) -> str:
         "t": str(cells.NUMBER[table]), "source_type": quote(source_type), "record": "record", "p": "p", "e": "e", "id": "id", "site": "site",
         "m": month('"at"'), "day": '"at"::DATE', "clock": clock, "used": used, "digits": " + ".join(states),
     }  # fmt: skip
-    values |= {name: name for name in _VALUES if name in given}
-    return f"INSERT INTO narrow ({', '.join(values)}) SELECT {', '.join(values.values())} FROM {source}"
+    values |= {name: name if name in given else "NULL" for name in _VALUES}
+    return f"SELECT {', '.join(f'({values[name]})::{kind} AS {name}' for name, kind in (_NARROW | _VALUES).items())} FROM {source}"
+
+
+def coding(values: Sequence[str], source: str) -> str:
+    """Return the SELECT of codings; ``values`` are in the order of the columns."""
+    return f"SELECT {', '.join(f'({sql})::{kind} AS {name}' for sql, (name, kind) in zip(values, _CODING.items(), strict=True))} {source}"
 
 
 def tables(con: duckdb.DuckDBPyConnection) -> list[str]:

@@ -69,6 +69,7 @@ def read_profile(
     ``readers`` stand in for those of the options; ``also`` looks at the tables in the locked engine, too, before they go
     (a suite of Great Expectations).
     """
+    from ehrready import narrow
     from ehrready import sources as files_of
     from ehrready.engines import duckdb as engine
     from ehrready.measure import measure
@@ -101,7 +102,7 @@ def read_profile(
                 for element, place in reader.source_elements().items():
                     elements.setdefault(element, []).append(place)
         ledger.close(engine.profiled(con))
-        if options.engine == "duckdb":
+        if options.engine == "duckdb" and not narrow.there(con):  # then no rule of a user asks the engine, and files are still looked at
             engine.lock(con)  # on Spark a rule's query is one SELECT of canonical tables, as DuckDB parses it
         options.progress("measuring", 0, 1)
         profile = measure(con, ledger, name=options.name, store=Store.open(options.terminology), rules=rules)

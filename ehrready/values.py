@@ -124,7 +124,7 @@ def _read(con: duckdb.DuckDBPyConnection, short: bool) -> None:
         f"AND {tail} NOT IN (SELECT tail FROM unit_tail) THEN split_part(kind, ':', 1) || ':words' ELSE kind END kind, "
         "kind IN ('number', 'comparator') is_number, CASE WHEN kind = 'number' THEN v END v "
         f"FROM (SELECT record, {who}, "
-        f"coalesce(CASE WHEN NOT null_token(unit_code) THEN unit_code END, unit) u, t, {_kind()} kind, value_number v, {clock} AS clock FROM result) {joins}"
+        f"coalesce(CASE WHEN NOT {narrow.null_token('unit_code')} THEN unit_code END, unit) u, t, {_kind()} kind, value_number v, {clock} AS clock FROM result) {joins}"
     )
 
 

@@ -34,7 +34,7 @@ from ehrready.readers.tabular_files import (
 )
 from ehrready.readers.tabular_lookup import Lookups
 from ehrready.readers.tabular_mapping import NONE, TableMapping, find, shipped
-from ehrready.readers.tabular_sql import CONCEPTS, Compiler
+from ehrready.readers.tabular_sql import Compiler
 
 #: Files loaded by one statement.
 _GROUP = 256
@@ -200,6 +200,8 @@ class _Reading:
     def __init__(self, source: str, mapping: TableMapping, con: duckdb.DuckDBPyConnection, *, narrow: bool = False) -> None:
         self._format, self._mapping, self._con, self._narrow = source, mapping, con, narrow
         self._counts = _Counts()
+        self._rows: list[str] = []
+        self._codings: list[str] = []
 
     def run(self, files: Sequence[SourceFile], wanted: frozenset[int]) -> Iterator[Event]:
         """Read the wanted files: lookup tables first, then table by table in the order of their first file."""
@@ -222,7 +224,9 @@ class _Reading:
                     reference = table in self._mapping.reference
                     yield from self._reference(members) if reference else self._table(table, members)
                 if self._narrow:
-                    self._con.execute(f"INSERT INTO narrow_concept SELECT * FROM {CONCEPTS}")
+                    from ehrready.readers import tabular_narrow
+
+                    tabular_narrow.keep(self._con, self._rows, self._codings)
         self._counts.book(self._con, self._format)
 
     def _spill(self) -> Path | None:
@@ -317,7 +321,10 @@ class _Reading:
         if self._narrow and compiler.rule.to != "patient":
             from ehrready.readers.tabular_narrow import NarrowCompiler
 
-            return NarrowCompiler(compiler).statements()
+            rows, codings = NarrowCompiler(compiler).selects()
+            self._rows.append(rows)
+            self._codings += codings
+            return []
         return compiler.statements()
 
     def _insert(self, table: str, relation: Relation) -> dict[int, int]:

@@ -17,7 +17,7 @@ from ehrready import cells, narrow
 from ehrready.readers.tabular_columns import INTEGER, is_clock, kind_of, value_of
 from ehrready.readers.tabular_files import Column
 from ehrready.readers.tabular_mapping import Concept, Expr, First, Ref
-from ehrready.readers.tabular_sql import Compiler
+from ehrready.readers.tabular_sql import CONCEPTS, Compiler
 from ehrready.tables import ALL, CODED
 
 
@@ -31,12 +31,16 @@ class NarrowCompiler:
 
     compiler: Compiler
 
-    def statements(self) -> list[str]:
-        """Return the INSERTs; raises NotNarrowError where a column is of another type."""
-        made = [self._rows()]
-        for concept in self.compiler.rule.concepts:
-            made += self._codings(concept)
-        return made
+    def selects(self) -> tuple[str, list[str]]:
+        """Return the SELECT of the records and those of their codings; raises NotNarrowError where a column is of another type."""
+        rows = self._rows()
+        codings = [sql for concept in self.compiler.rule.concepts for sql in self._codings(concept)]
+        return self._lasting(rows), [self._lasting(sql) for sql in codings]
+
+    @staticmethod
+    def _lasting(sql: str) -> str:
+        """The lookup of concepts goes with the reading; its copy stays."""
+        return sql.replace(f"JOIN {CONCEPTS} AS", f"JOIN {narrow.CONCEPTS} AS")
 
     def _integer(self, name: str) -> str:
         expr = self.compiler.rule.columns.get(name)
@@ -83,7 +87,7 @@ class NarrowCompiler:
             raise NotNarrowError
 
     def _rows(self) -> str:
-        """Return the INSERT of the records."""
+        """Return the SELECT of the records."""
         c, rule = self.compiler, self.compiler.rule
         if rule.joins or set(rule.columns) - narrow.COLUMNS:
             raise NotNarrowError
@@ -110,7 +114,7 @@ class NarrowCompiler:
                 values |= {f"c{i}": sql for i, sql in enumerate(ids[:2])}
         values["concepts"] = " + ".join(states) or "0"
         inner = ", ".join(f'{sql} AS "{name}"' for name, sql in values.items())
-        return narrow.insert(rule.to, rule.table, f"(SELECT {inner} {c.source()})", set(values))
+        return narrow.select(rule.to, rule.table, f"(SELECT {inner} {c.source()})", set(values))
 
     def _state(self, concept: Concept) -> tuple[str, list[str]]:
         """Return the SQL of the digit of a concept's state, and of its ids."""
@@ -131,11 +135,11 @@ class NarrowCompiler:
         text = c.text(concept.text) or "NULL::VARCHAR"
         return (
             f"(CASE WHEN {present} THEN {cells.DIGIT['coded']} WHEN {text} IS NULL THEN {cells.DIGIT['missing']} "
-            f"WHEN null_token({text}) THEN {cells.DIGIT['null-token']} ELSE {cells.DIGIT['text-only']} END)"
+            f"WHEN {narrow.null_token(text)} THEN {cells.DIGIT['null-token']} ELSE {cells.DIGIT['text-only']} END)"
         ), ids
 
     def _codings(self, concept: Concept) -> Iterator[str]:
-        """Yield an INSERT per coding: element, record, place in the concept, patient, encounter, month, concept id."""
+        """Yield a SELECT per coding: element, record, place in the concept, patient, encounter, month, concept id."""
         c = self.compiler
         present = c.presence(concept)
         at, place = self._time("at")[0], 0
@@ -146,15 +150,14 @@ class NarrowCompiler:
             position = " + ".join(["1", *(f"CAST({earlier} AS INTEGER)" for earlier in present[:place])])
             test = present[place]
             place += 1
-            yield (
-                f"INSERT INTO narrow_coding SELECT {CODED.index(concept.element)}, {c.record}, {position}, {self._integer('patient_id')}, "
-                f"{self._integer('encounter_id')}, {narrow.month(at)}, {sql} {c.source([test])}"
-            )
+            values = [str(CODED.index(concept.element)), c.record, position, self._integer("patient_id"), self._integer("encounter_id")]
+            yield narrow.coding([*values, narrow.month(at), sql], c.source([test]))
 
 
-def begin(con: duckdb.DuckDBPyConnection) -> None:
-    """Create the narrow tables, empty."""
-    for statement in narrow.DDL:
+def keep(con: duckdb.DuckDBPyConnection, rows: Sequence[str], codings: Sequence[str]) -> None:
+    """Make the views of what was found, and the concepts they look up."""
+    con.execute(f"CREATE TABLE {narrow.CONCEPTS} AS SELECT * FROM {CONCEPTS}")
+    for statement in narrow.views(rows, codings):
         con.execute(statement)
 
 
@@ -172,13 +175,13 @@ def undo(con: duckdb.DuckDBPyConnection) -> None:
     """Empty every table: the files are read the long way."""
     for name in ALL:
         con.execute(f'DELETE FROM "{name}"')
-    for name in narrow.TABLES:
-        con.execute(f"DROP TABLE IF EXISTS {name}")
+    for name in ("narrow", "narrow_coding"):
+        con.execute(f"DROP VIEW IF EXISTS {name}")
+    con.execute(f"DROP TABLE IF EXISTS {narrow.CONCEPTS}")
 
 
 def events(run: Iterator[object], con: duckdb.DuckDBPyConnection) -> Sequence[object] | None:
     """Return the events of a narrow reading, None (and nothing in the tables) where the files are no such files."""
-    begin(con)
     try:
         found = list(run)
         check(con)
