@@ -141,7 +141,9 @@ def coding(values: Sequence[str], source: str) -> str:
 
 def tables(con: duckdb.DuckDBPyConnection) -> list[str]:
     """Return the canonical tables that have narrow rows."""
-    found = {int(row[0]) for row in con.execute("SELECT DISTINCT t FROM narrow").fetchall()} if there(con) else set()
+    if not there(con):
+        return []
+    found = {int(row[0]) for row in con.execute(f"SELECT DISTINCT t FROM cell WHERE t <> {cells.NUMBER['patient']}").fetchall()}
     return [table for table, number in cells.NUMBER.items() if number in found]
 
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import gzip
+import re
 from pathlib import Path
 
 import duckdb
 import pytest
 
-from ehrready import cells, resources
+from ehrready import cells, narrow, resources
 from ehrready.engines import duckdb as engine
 from ehrready.pipeline import Options, read_profile
 from ehrready.tables import CODED, SCALARS, TABLES
@@ -98,3 +99,20 @@ def test_a_masked_patient_is_no_patient_but_named() -> None:
         )
         cells.build(con)
         assert con.execute("SELECT p > 0, sum(n) FROM cell GROUP BY 1 ORDER BY 1").fetchall() == [(False, 1), (True, 1)]
+
+
+def test_null_tokens_are_those_of_the_macro_that_spark_reads() -> None:
+    """The search in one text finds what the list finds, and no more."""
+    listed = re.findall(r"CREATE MACRO null_token.*?;", engine.MACROS, re.DOTALL)[0].replace("null_token", "listed", 1)
+    with engine.open_engine(threads=1) as con:
+        con.execute(listed)
+        tokens = [*re.findall("'([^']*)'", listed.partition(" IN")[2])]
+        assert len(tokens) == 25
+        near = [f"{a}{token}{b}" for token in tokens for a in ("", " ", '"', "x", "\x1f") for b in ("", "\t", "y", "\x1f", "\x1fNA")]
+        texts = [*tokens, *near, *(token.lower() for token in tokens), "UNK\x1fNA", "\x1f", "NANA", "ＮＡ", "naſ", None]
+        rows = con.execute("SELECT v, null_token(v), listed(v) FROM (SELECT unnest(?::VARCHAR[]) v)", [texts]).fetchall()
+        assert [row for row in rows if row[1] != row[2]] == []
+        assert {row[1] for row in rows} == {True, False, None}
+        assert con.execute(
+            f"SELECT count(*) FROM (SELECT unnest(?::VARCHAR[]) v) WHERE {narrow.null_token('v')} IS DISTINCT FROM listed(v)", [texts]
+        ).fetchall() == [(0,)]

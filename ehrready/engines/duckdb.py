@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import shutil
 import tempfile
 import time
@@ -54,6 +55,14 @@ CREATE MACRO null_token(v) AS upper(trim(v, e' \\t\\r\\n""')) IN
     ('', 'UNK', 'UNKNOWN', 'NA', 'N/A', 'N.A.', 'NULL', 'NONE', 'NIL', 'NAN', '-', '--', '.', '?', '??', 'SEE NOTE', 'SEE NOTES',
      'SEE COMMENT', 'SEE COMMENTS', 'NOT AVAILABLE', 'NOT APPLICABLE', '#N/A', '<NULL>', '(NULL)', '\\N');
 """
+_TOKENS = re.findall("'([^']*)'", MACROS[MACROS.index("CREATE MACRO null_token(v)") :].partition(" IN")[2])
+#: The same as one search in a text.  DuckDB makes a join of a long list after ``IN``: computed for every row, also where a CASE does
+#: not come to it, and for every row instead of every entry of a dictionary.
+_NULL_TOKEN = (
+    "CREATE OR REPLACE MACRO null_token(v) AS contains("
+    + " || ".join(["chr(31)", *(f"{quote(token)} || chr(31)" for token in _TOKENS)])
+    + ", chr(31) || upper(trim(v, e' \\t\\r\\n\"')) || chr(31)) AND NOT contains(v, chr(31));"
+)
 
 
 def is_full(error: BaseException) -> bool:
@@ -132,7 +141,7 @@ def folder_of(con: duckdb.DuckDBPyConnection) -> Path:
 
 def prepare(con: duckdb.DuckDBPyConnection) -> None:
     """Make the macros and the canonical tables, empty."""
-    con.execute(MACROS)
+    con.execute(MACROS + _NULL_TOKEN)
     for name in ALL:
         con.execute(ddl(name))
 
