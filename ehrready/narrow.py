@@ -147,11 +147,6 @@ def tables(con: duckdb.DuckDBPyConnection) -> list[str]:
     return [table for table, number in cells.NUMBER.items() if number in found]
 
 
-def records(table: str, test: str) -> str:
-    """Return the SQL of the records of a table whose combo meets a test."""
-    return f"SELECT record FROM {joined(False)} WHERE t = {cells.NUMBER[table]} AND {test}"
-
-
 def duplicates(con: duckdb.DuckDBPyConnection, table: str) -> tuple[int, int, int]:
     """Return surplus records under an id given twice, records with an id, and the patients of ids given twice.
 

@@ -28,6 +28,8 @@ UNIONS = (UNFILLED, LACKING)
 _CLASSES = ("null-token", "repairable", "other-system", "free-text", "malformed")
 #: What a concept is when no coding of a known system is in it, in the order of ``expected-system``.
 _TOKENS = ("local", "unknown-uri", "missing-system", "undecided")
+#: Before a condition that is a test of a combo.
+_COMBO = "combo:"
 #: Conditions in one column of bits (a BIGINT).
 _BITS = 62
 
@@ -50,22 +52,37 @@ def measure(con: duckdb.DuckDBPyConnection, frames: dict[str, Frame]) -> None:
         for condition, sql in rows:
             tables[table_of(condition)][condition] = sql
     for table in sorted(tables):
-        frames["overlaps"].update(_pairs(table, _sets(con, sorted(tables[table].items()))))
+        frames["overlaps"].update(_pairs(table, _sets(con, table, sorted(tables[table].items()))))
 
 
-def _sets(con: duckdb.DuckDBPyConnection, found: list[tuple[str, str]]) -> list[tuple[list[str], int]]:
-    """Return each set of conditions that records have, with the number of records."""
+def _sets(con: duckdb.DuckDBPyConnection, table: str, found: list[tuple[str, str]]) -> list[tuple[list[str], int]]:
+    """Return each set of conditions that records have, with the number of records; some are tests of a narrow record's combo."""
     columns = [f"m{low}" for low in range(0, len(found), _BITS)]
-    rows = []
+    rows, tests = [], {column: ["0"] for column in columns}
     for i, (_, sql) in enumerate(found):
-        bits = ", ".join(f"{1 << i % _BITS if column == f'm{i - i % _BITS}' else 0}::BIGINT AS {column}" for column in columns)
-        rows.append(f"SELECT record, {bits} FROM ({sql})")
+        mine, bit = f"m{i - i % _BITS}", 1 << i % _BITS
+        if sql.startswith(_COMBO):
+            tests[mine].append(f"CASE WHEN {sql.removeprefix(_COMBO)} THEN {bit} ELSE 0 END")
+        else:
+            bits = ", ".join(f"{bit if column == mine else 0}::BIGINT AS {column}" for column in columns)
+            rows.append(f"SELECT record, {bits} FROM ({sql})")
     names = ", ".join(columns)
-    cells = con.execute(
-        f"SELECT {names}, count(*) FROM (SELECT record, {', '.join(f'bit_or({c}) AS {c}' for c in columns)} "
-        f"FROM ({' UNION ALL '.join(rows)}) GROUP BY record) GROUP BY {names} ORDER BY {names}"
-    ).fetchall()
-    return [([c for i, (c, _) in enumerate(found) if int(row[i // _BITS]) >> i % _BITS & 1], int(row[-1])) for row in cells]
+    others = (
+        f"(SELECT record, {', '.join(f'bit_or({c}) AS {c}' for c in columns)} FROM ({' UNION ALL '.join(rows)}) GROUP BY record)"
+        if rows
+        else ""
+    )
+    bits = ", ".join(f"({' + '.join(tests[c])})::BIGINT AS {c}" for c in columns)
+    if len(rows) == len(found):
+        source = f"SELECT {names}, 1 AS n FROM {others}"
+    elif not rows:  # then cells have it all
+        source = f"SELECT {bits}, n FROM cell WHERE t = {cells.NUMBER[table]}"
+    else:
+        both = ", ".join(f"c.{c} | coalesce(o.{c}, 0) AS {c}" for c in columns)
+        source = f"SELECT {both}, 1 AS n FROM (SELECT record, {bits} FROM {narrow.joined(False)} WHERE t = {cells.NUMBER[table]}) c LEFT JOIN {others} o ON c.record = o.record"
+    some = " OR ".join(f"{c} <> 0" for c in columns)
+    counted = con.execute(f"SELECT {names}, sum(n)::BIGINT FROM ({source}) WHERE {some} GROUP BY {names} ORDER BY {names}").fetchall()
+    return [([c for i, (c, _) in enumerate(found) if int(row[i // _BITS]) >> i % _BITS & 1], int(row[-1])) for row in counted]
 
 
 def _pairs(table: str, sets: list[tuple[list[str], int]]) -> Frame:
@@ -92,7 +109,7 @@ def _states(frames: dict[str, Frame], short: Collection[str]) -> Rows:
         if grouping != "all" or state not in LACKING or not n:
             continue
         if table_of(element) in short:
-            yield name(element, state), narrow.records(table_of(element), cells.is_state(element, state))
+            yield name(element, state), _COMBO + cells.is_state(element, state)
         elif element in CODED:
             yield (
                 name(element, state),
@@ -167,7 +184,7 @@ def _relations(frames: dict[str, Frame], short: Collection[str]) -> Rows:
                 f"{column} {kind}", kind
             )
             if (column == "at" and kind != "midnight-only") or kind == "unresolved":
-                yield name(element, kind), narrow.records(table, cells.has(flag))
+                yield name(element, kind), _COMBO + cells.has(flag)
         elif column == "at" and kind != "midnight-only":
             universe, test = cells.time_defects(table)[kind]
             source = f'"{table}" t LEFT JOIN person a ON t.patient_id = a.patient_id'
