@@ -7,7 +7,7 @@ number is its id; the states of elements are the digits of ``digits`` (ehrready.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ehrready import cells
 from ehrready.engines.duckdb import quote
@@ -80,7 +80,7 @@ def month(at: str) -> str:
     return f"CASE WHEN {at} IS NULL THEN -1 WHEN isinf({at}) THEN 0 ELSE year({at}) * 100 + month({at}) END"
 
 
-def there(con: duckdb.DuckDBPyConnection) -> bool:
+def there(con: Any) -> bool:
     """Whether the short way was taken."""
     import duckdb
 

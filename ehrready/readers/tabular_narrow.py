@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import duckdb
 
 from ehrready import cells, narrow
+from ehrready.readers.base import Event
 from ehrready.readers.tabular_columns import INTEGER, is_clock, kind_of, value_of
 from ehrready.readers.tabular_files import Column
 from ehrready.readers.tabular_mapping import Concept, Expr, First, Ref
@@ -180,7 +181,7 @@ def undo(con: duckdb.DuckDBPyConnection) -> None:
     con.execute(f"DROP TABLE IF EXISTS {narrow.CONCEPTS}")
 
 
-def events(run: Iterator[object], con: duckdb.DuckDBPyConnection) -> Sequence[object] | None:
+def events(run: Iterator[Event], con: duckdb.DuckDBPyConnection) -> Sequence[Event] | None:
     """Return the events of a narrow reading, None (and nothing in the tables) where the files are no such files."""
     try:
         found = list(run)
