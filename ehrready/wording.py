@@ -82,6 +82,7 @@ DEFECTS: dict[str, str] = {
     "unknown-class": "are a class that the contract does not know",
     "duplicate": "are logged more than once",
     "unlabelled": "have no outcome though it is final by now",
+    "unmatched-label": "belong to no prediction",
     "score-mix": "would have to be others to restore the proportions",
     "alert": "alert",
     "ungrounded-code": "cite a code that the patient's record does not hold",
@@ -134,7 +135,7 @@ def message(finding: Finding) -> str:
     if finding.status in {"not-assessed", "not-applicable", "error"}:
         return f"{place}: {finding.reason}"
     phrase = DEFECTS.get(o.defect, o.defect)
-    noun = _NOUNS.get(finding.rule.check, "records")
+    noun = "labels" if finding.outcome.defect == "unmatched-label" else _NOUNS.get(finding.rule.check, "records")
     if o.defect == "table-not-as-expected":
         return f"{place}: the table is {'' if finding.status == 'pass' else 'not '}as expected"
     if o.of == 0 and o.defect == "vanished":

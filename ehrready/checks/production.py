@@ -73,14 +73,19 @@ def label_known(profile: Profile, element: str) -> list[Outcome]:  # noqa: ARG00
     Only predictions whose label window has closed count: the label's delay has passed at the day of the run (`--stamp`), else
     at the last prediction or label.
 
-    Numerator: predictions without a label, or with one that is neither the positive one nor its opposite (`unlabelled`).
-    Denominator: predictions with a valid output whose label window has closed.
+    Numerator: predictions without a label, or with one that is neither the positive one nor its opposite (`unlabelled`); labels given
+    apart (`--labels`) that belong to no prediction (`unmatched-label`).
+    Denominator: predictions with a valid output whose label window has closed; labels given apart, without those of times before the
+    first prediction or after the last.
     """
     found = [
         outcome
         for output, kind in accuracy.outputs(profile).items()
         if not kind.startswith("text") and (outcome := _counted(profile, output, "unlabelled"))
     ]
+    if (strays := _counted(profile, "", "unmatched-label")) is not None:
+        strays.group = {}
+        found.append(strays)
     return found or skip("not-assessed", "the label window of no prediction has closed yet")
 
 

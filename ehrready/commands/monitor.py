@@ -21,6 +21,10 @@ def monitor(
         list[str] | None,
         typer.Option(help="Records of the same patients, for input shift and grounding; may repeat.", show_default=False),
     ] = None,
+    labels: Annotated[
+        list[str] | None,
+        typer.Option(help="Outcomes that come apart from the predictions: Parquet or CSV; may repeat.", show_default=False),
+    ] = None,
     state: Annotated[
         str | None,
         typer.Option(metavar="DIR", help="Folder of earlier runs: judged together with this one, which is added.", show_default=False),
@@ -78,6 +82,7 @@ def monitor(
             against=against or (),
             state=state,
             validation=save_profile is not None,
+            labels=labels or (),
         )
     cli._show_paths(paths, show_paths)
     for line in said:

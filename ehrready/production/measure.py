@@ -33,6 +33,7 @@ def measure(con: duckdb.DuckDBPyConnection, frames: dict[str, Frame], *, records
         f"FROM (SELECT *, {_SEX} AS sex_said, {_AGE} AS age_said FROM prediction) p LEFT JOIN demographic d USING (patient_id)"
     )
     _kinds(con, frames["predictions"])
+    count(con, frames["predictions"], "label_given", "output", {"unmatched-label": ("true", "NOT matched")})
     _scores(con, frames)
     grounding.measure(con, frames["predictions"], records=records)
     for month, n, patients in con.execute(

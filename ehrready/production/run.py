@@ -9,7 +9,7 @@ from functools import reduce
 from typing import Any
 
 from ehrready import contract as contracts
-from ehrready import pipeline, sources
+from ehrready import pipeline, sources, suppression
 from ehrready.errors import UsageError
 from ehrready.pipeline import Options
 from ehrready.production import accuracy
@@ -30,10 +30,11 @@ def monitor(
     against: Sequence[str] = (),
     state: str | None = None,
     validation: bool = False,
+    labels: Sequence[str] = (),
 ) -> tuple[Scorecard, Profile, list[Any], list[str]]:
     """Judge predictions by the contract of ``options``; returns scorecard, profile of this run, files, and what to say about the state.
 
-    ``data`` are the records of the same patients, ``against`` saved profiles: of the training data, of the validation's predictions.
+    ``data`` are the records of the same patients, ``labels`` tables of outcomes that come apart from the predictions, ``against`` saved profiles: of the training data, of the validation's predictions.
     With ``state`` the earlier runs of that folder are judged together with this one, which is kept there afterwards.
     ``validation``: the run is there to save its profile.  Texts that it lacks altogether are then not applicable, unless data, against
     or state are given, which only production has.
@@ -45,13 +46,16 @@ def monitor(
     earlier = runs.read(state) if state else []
     pipeline.look_ahead(options)
     reader = PredictionReader(
-        contracts.load(options.contract), sources.expand(predictions), waivers.today(options.stamp) if options.stamp else None
+        contracts.load(options.contract),
+        sources.expand(predictions),
+        waivers.today(options.stamp) if options.stamp else None,
+        sources.expand(labels) if labels else (),
     )
     readers: list[Reader] = [reader]
     if data:
         offered = chosen(options.format, options.mapping, options.validate)
         readers += [each for each in offered if options.format in {"auto", each.format}]
-    profile, ledger, files = pipeline.read_profile([*predictions, *data], replace(options, format="auto"), readers=readers)
+    profile, ledger, files = pipeline.read_profile([*predictions, *labels, *data], replace(options, format="auto"), readers=readers)
     whole, twice = runs.join(profile, earlier) if earlier else (profile, [])
     lacking: list[str] = []
     if validation and not (data or against or state):
@@ -60,6 +64,9 @@ def monitor(
     if state and profile.frames["runs"]:
         runs.keep(state, profile)
     said = [f"{', '.join(twice)}: earlier runs hold other predictions of the same month; these were added to them"] if twice else []
+    if reader.outside:
+        many = "up to 10" if suppression.small(reader.outside) and not options.internal else f"{reader.outside:,}"
+        said.append(f"{many} labels are of times before or after the predictions that were read: not counted")
     if lacking:
         said.append(f"{', '.join(lacking)}: no text among these predictions; taken as a validation, whose profile is saved, and not judged")
     return card, profile, files, said

@@ -16,13 +16,14 @@ from ehrready.contract import Contract, Output
 from ehrready.engines.duckdb import open_engine, quote
 from ehrready.errors import SourceError, UsageError
 from ehrready.production import FORMAT, buckets
+from ehrready.readers import labels
 from ehrready.readers.base import Event, SourceFile
 from ehrready.readers.fhir import FhirReader
 from ehrready.readers.tabular import _Reading
 from ehrready.readers.tabular_columns import kind_of, text_of, value_of
 from ehrready.readers.tabular_files import Column, Relation, is_csv, is_parquet
 from ehrready.readers.tabular_mapping import NONE
-from ehrready.tables import ENTRY_BIT, POSITION_BITS, PREDICTED
+from ehrready.tables import PREDICTED
 
 if TYPE_CHECKING:
     import duckdb
@@ -43,13 +44,29 @@ NAMES: dict[str, tuple[str, ...]] = {
     "citations": ("citations",),
     "sex": ("sex", "gender"),
     "age": ("age",),
+    "id": ("prediction_id",),
 }
 #: What a label may say against the positive one where that is a yes; against any other every value is a no.
 _YES, _NO = ("1", "true", "t", "yes", "y", "positive"), ("0", "false", "f", "no", "n", "negative")
-_RAW = ("record", "output", "patient_id", "made", "score", "class", "label", "label_at", "sex", "age", "texts", "citations", "horizon")
+_RAW = (
+    "record",
+    "output",
+    "patient_id",
+    "made",
+    "score",
+    "class",
+    "label",
+    "label_at",
+    "sex",
+    "age",
+    "texts",
+    "citations",
+    "horizon",
+    "id",
+)
 _TYPES = ", ".join(f'"{name}" {"BIGINT" if name == "record" else "BOOLEAN" if name == "texts" else "VARCHAR"}' for name in _RAW)
 _RISK = (
-    '{"status": "VARCHAR", "subject": {"reference": "VARCHAR"}, "occurrenceDateTime": "VARCHAR", "occurrencePeriod": {"start": "VARCHAR"}, '
+    '{"id": "VARCHAR", "status": "VARCHAR", "subject": {"reference": "VARCHAR"}, "occurrenceDateTime": "VARCHAR", "occurrencePeriod": {"start": "VARCHAR"}, '
     '"prediction": [{"outcome": {"text": "VARCHAR", "coding": [{"code": "VARCHAR"}]}, "probabilityDecimal": "JSON", '
     '"qualitativeRisk": {"text": "VARCHAR", "coding": [{"code": "VARCHAR"}]}, "whenPeriod": "JSON", "whenRange": "JSON"}]}'
 )
@@ -63,14 +80,21 @@ class PredictionReader:
 
     format = FORMAT
 
-    def __init__(self, contract: Contract, paths: Sequence[Path], as_of: dt.date | None = None) -> None:
+    def __init__(self, contract: Contract, paths: Sequence[Path], as_of: dt.date | None = None, labels: Sequence[Path] = ()) -> None:
         self.contract, self.as_of = contract, as_of
-        self._paths = {path.resolve() for path in paths}
+        self._paths, self._labels = {path.resolve() for path in paths}, {path.resolve() for path in labels}
+        self.outside = 0  # labels of predictions before or after those that were read
+        if self._paths & self._labels:
+            raise UsageError("a file is named as predictions and as labels: name it as predictions alone, they may hold their labels")
         if not contract.outputs:
             raise UsageError("the contract names no outputs: monitor needs to know what the model gives (outputs: name, kind, range)")
 
     def recognise(self, path: Path, head: bytes) -> str:
-        """Return ``table``, ``ndjson`` or ``document`` for a file that was named as predictions, else ``""``."""
+        """Return ``table``, ``ndjson`` or ``document`` for a file that was named as predictions, ``labels`` for theirs, else ``""``."""
+        if path.resolve() in self._labels:
+            if is_parquet(path, head) or is_csv(path):
+                return "labels"
+            raise UsageError("labels must be Parquet or CSV: one of the files is neither")
         if path.resolve() not in self._paths:
             return ""
         kind = "table" if is_parquet(path, head) or is_csv(path) else FhirReader().recognise(path, head)
@@ -81,6 +105,7 @@ class PredictionReader:
     def read(self, files: Sequence[SourceFile], con: duckdb.DuckDBPyConnection) -> Iterator[Event]:
         """Fill the tables ``prediction`` and ``citation``; raises UsageError and SourceError for what can be no prediction."""
         con.execute(f"CREATE TABLE prediction_raw ({_TYPES})")
+        labels.create(con)
         con.execute("CREATE TABLE promised (output VARCHAR, kind VARCHAR, low DOUBLE, high DOUBLE)")
         for output in self.contract.outputs:
             con.execute("INSERT INTO promised VALUES (?, ?, ?, ?)", [output.name, output.kind, output.low, output.high])
@@ -88,9 +113,13 @@ class PredictionReader:
         _cite(con)
         tables = [file for file in files if file.kind == "table"]
         yield from _Tables(self, con).run(tables, frozenset(file.number for file in tables))
-        resources = [file for file in files if file.kind != "table"]
+        resources = [file for file in files if file.kind not in {"table", "labels"}]
         if resources:
             yield from self._resources(resources, con)
+        given = [file for file in files if file.kind == "labels"]
+        if given:
+            yield from labels.Labels(self.contract, con).run(given, frozenset(file.number for file in given))
+        self.outside = labels.join(con, self.contract, self.as_of, _label(self.contract.label.positive))
         _refuse(con, self.contract, self.as_of)
         _judge(con, self.contract, self.as_of)
         _cite(con)
@@ -154,7 +183,7 @@ class _Resources(FhirReader):
                 f"INSERT INTO prediction_raw SELECT record, {quote(output.name)}, patient_ref(x.subject.reference), "
                 "iso(clean(coalesce(x.occurrenceDateTime, x.occurrencePeriod.start))), CAST(p.probabilityDecimal AS VARCHAR), "
                 'coalesce(clean(list_extract(p.qualitativeRisk.coding, 1).code), clean(p.qualitativeRisk."text")), NULL, NULL, NULL, NULL, false, NULL, '
-                "coalesce(CAST(p.whenRange AS VARCHAR), CAST(p.whenPeriod AS VARCHAR)) FROM (SELECT record, x, unnest(x.prediction) p FROM "
+                "coalesce(CAST(p.whenRange AS VARCHAR), CAST(p.whenPeriod AS VARCHAR)), clean(x.id) FROM (SELECT record, x, unnest(x.prediction) p FROM "
                 f"(SELECT record, json_transform(text, {quote(_RISK)}) x FROM _risks)) "
                 f"WHERE coalesce(x.status, '') <> 'entered-in-error' AND ({given}) AND ({'true' if alone else named})"
             )
@@ -176,7 +205,7 @@ def _columns(relation: Relation, outputs: Sequence[Output], label: str) -> dict[
         role: name for output in outputs for role, name in output.columns.items() if role not in {"score", "class", "text", "citations"}
     }
     found = {}
-    for role in ("patient", "time", "label", "label_time", "sex", "age"):
+    for role in ("patient", "time", "label", "label_time", "sex", "age", "id"):
         own = (label,) if role == "label" and label else ()
         column = _one(relation, role, named.get(role), own)
         if column is not None:
@@ -239,22 +268,13 @@ def _select(output: Output, given: dict[str, Column], relation: Relation) -> str
     texts = f"{text('text')} IS NOT NULL" if "text" in given else f"{cited} IS NOT NULL"
     return ", ".join(
         (relation.record, quote(output.name), text("patient"), f"iso({text('time')})", score, text("class"), text("label"),
-         f"iso({text('label_time')})", text("sex"), text("age"), texts, cited, "NULL")
+         f"iso({text('label_time')})", text("sex"), text("age"), texts, cited, "NULL", text("id"))
     )  # fmt: skip
-
-
-def _place(record: int) -> str:
-    file, position = record >> POSITION_BITS, record & ((1 << POSITION_BITS) - 1)
-    entry = position >> ENTRY_BIT
-    return f"file {file}, {'entry' if entry else 'row'} {position & ((1 << ENTRY_BIT) - 1)}"
-
-
-_DAY = "TRY_CAST(left({0}, 10) AS DATE)"
 
 
 def _refuse(con: duckdb.DuckDBPyConnection, contract: Contract, as_of: dt.date | None) -> None:
     """Stop at what can be no prediction; raises SourceError with the first place of each mistake and how many there are."""
-    at, label_at = _DAY.format("made"), _DAY.format("label_at")
+    at, label_at = labels.DAY.format("made"), labels.DAY.format("label_at")
     last = con.execute(f"SELECT max({at}) FROM prediction_raw").fetchone()
     end = as_of or (last[0] + dt.timedelta(days=contract.label.delay_days) if last and last[0] else None)
     what = "the given day" if as_of else "the last prediction and the label's delay"
@@ -280,7 +300,7 @@ def _refuse(con: duckdb.DuckDBPyConnection, contract: Contract, as_of: dt.date |
     tests = ", ".join(f"count(DISTINCT record) FILTER ({test}), min(record) FILTER ({test})" for test, _ in mistakes.values())
     row = con.execute(f"SELECT {tests} FROM prediction_raw").fetchone() or ()
     problems = [
-        f"predictions {_place(row[2 * i + 1])}: {what}{f' ({row[2 * i]} such)' if row[2 * i] > 1 else ''}: {remedy}"
+        f"predictions {labels.place(row[2 * i + 1])}: {what}{f' ({row[2 * i]} such)' if row[2 * i] > 1 else ''}: {remedy}"
         for i, (what, (_, remedy)) in enumerate(mistakes.items())
         if row[2 * i]
     ]
@@ -307,8 +327,8 @@ def _judge(con: duckdb.DuckDBPyConnection, contract: Contract, as_of: dt.date | 
 
     ``label`` is 1, 0, ``unlabelled`` (its window has closed), ``open`` (it has not) or ``unknown`` (it says neither).
     """
-    at = _DAY.format("made")
-    row = con.execute(f"SELECT max({at}), max({_DAY.format('label_at')}) FROM prediction_raw").fetchone() or ()
+    at = labels.DAY.format("made")
+    row = con.execute(f"SELECT max({at}), max({labels.DAY.format('label_at')}) FROM prediction_raw").fetchone() or ()
     end = as_of or max((day for day in row if day), default=None)
     closed = f"{at} + {contract.label.delay_days} <= {quote(str(end))}::DATE" if end else "false"
     parts = []
@@ -369,7 +389,7 @@ def _cite(con: duckdb.DuckDBPyConnection) -> None:
     row = con.execute(f"SELECT count(*), min(record) FROM citation WHERE {wrong}").fetchone()
     if row and row[0]:
         raise SourceError(
-            f"predictions {_place(row[1])}: a citation that claims nothing ({row[0]} such): give kind (code, value, medication, date) and its code, value, "
+            f"predictions {labels.place(row[1])}: a citation that claims nothing ({row[0]} such): give kind (code, value, medication, date) and its code, value, "
             "name or date"
         )
     # a date that is cited with something else is a claim of its own

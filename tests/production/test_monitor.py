@@ -76,7 +76,7 @@ def monitor(
     contract = tmp_path / "contract.yaml"
     contract.write_text(text)
     path = given if isinstance(given, str) else write(tmp_path / name, given)
-    handed = {key: more.pop(key) for key in ("data", "against", "state", "validation") if key in more}
+    handed = {key: more.pop(key) for key in ("data", "against", "state", "validation", "labels") if key in more}
     card, profile, _, _ = run.monitor([path], Options(contract=str(contract), validate="none", **more), **handed)
     return card, profile
 
