@@ -129,7 +129,7 @@ def _engine(options: Options, size: int) -> AbstractContextManager[Any]:
     if options.engine == "spark":
         from ehrready.engines import spark
 
-        return spark.open_engine(master=options.master, size=size)
+        return spark.open_engine(master=options.master, size=size, memory=options.memory)
     from ehrready.engines import duckdb as engine
 
     return engine.open_engine(memory=options.memory, threads=options.threads)

@@ -54,16 +54,16 @@ def require() -> None:
 
 
 @contextlib.contextmanager
-def open_engine(*, master: str | None = None, size: int = 0) -> Iterator[Connection]:
+def open_engine(*, master: str | None = None, size: int = 0, memory: str = "4GB") -> Iterator[Connection]:
     """Yield a connection with the canonical tables, empty; raises UsageError without Java, PySpark or a master.
 
     ``master`` is Spark's URL of the cluster (default: the active session's, ``SPARK_MASTER``, else ``local[*]``), ``size``
-    the bytes to be read.
+    the bytes to be read, ``memory`` the limit of a local master's JVM.
     """
     require()
     from ehrready.engines.spark_tables import Connection, Failed, Tables, kind_of
 
-    with warnings.catch_warnings(), _unlogged(), _session(master, size) as session:
+    with warnings.catch_warnings(), _unlogged(), _session(master, size, memory) as session:
         # frames of pandas are never made of values here but by Great Expectations, from Arrow
         warnings.filterwarnings("ignore", message="PySpark does not yet fully support pandas", category=FutureWarning)
         tables = Tables(session)
@@ -101,7 +101,7 @@ def _unlogged() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _session(master: str | None, size: int) -> Iterator[SparkSession]:
+def _session(master: str | None, size: int, memory: str = "4GB") -> Iterator[SparkSession]:
     """Yield the active session's sibling, or a session of our own that ends here."""
     from pyspark.sql import SparkSession
 
@@ -117,7 +117,7 @@ def _session(master: str | None, size: int) -> Iterator[SparkSession]:
     sweep(root)
     folder = Path(tempfile.mkdtemp(prefix=f"ehrready-{os.getpid()}-", dir=root))
     try:
-        session = _start(url, folder, size)
+        session = _start(url, folder, size, memory)
         try:
             yield session
         finally:
@@ -143,7 +143,7 @@ def _look_at(url: str) -> None:
     raise UsageError(NO_MASTER)
 
 
-def _start(url: str | None, folder: Path, size: int) -> SparkSession:
+def _start(url: str | None, folder: Path, size: int, memory: str) -> SparkSession:
     """Start a session of our own."""
     from pyspark.sql import SparkSession
 
@@ -170,6 +170,7 @@ def _start(url: str | None, folder: Path, size: int) -> SparkSession:
             "spark.driver.bindAddress": "127.0.0.1",
             "spark.driver.host": "127.0.0.1",
             "spark.local.dir": str(folder),
+            "spark.driver.memory": f"{_megabytes(memory)}m",
             "spark.sql.shuffle.partitions": cores[1] if cores else str(os.cpu_count() or 1),
         }
         if 0 < size < _SMALL:
@@ -192,6 +193,14 @@ def _start(url: str | None, folder: Path, size: int) -> SparkSession:
             return session
     except Exception as error:  # noqa: BLE001 - PySpark and py4j raise many types, whose texts are not for people
         raise UsageError(NO_JAVA if "JAVA_GATEWAY" in str(error) or isinstance(error, FileNotFoundError) else NO_MASTER) from None
+
+
+def _megabytes(memory: str) -> int:
+    """Return a size such as 4GB or 512MiB in MiB, at least what Spark starts with; raises UsageError."""
+    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([KMGT]?)I?B\s*", memory.upper())
+    if not match:
+        raise UsageError("--memory must be a size such as 4GB or 512MB")
+    return max(512, int(float(match[1]) * 1024 ** ("KMGT".find(match[2] or "K") - 1)))
 
 
 @contextlib.contextmanager

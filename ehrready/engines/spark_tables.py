@@ -256,7 +256,8 @@ class Connection:
                     raise duckdb.InterruptException("interrupted") from None
                 raise
             finally:
-                self.session.removeTag(self._tag)
+                with contextlib.suppress(Exception):  # of a JVM that is gone: what ended it is told
+                    self.session.removeTag(self._tag)
         return self._rows
 
     def _query(self, tree: exp.Expr) -> DataFrame:
