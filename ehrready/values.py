@@ -53,8 +53,8 @@ def measure(con: duckdb.DuckDBPyConnection, frames: dict[str, Frame]) -> None:
         con,
         "SELECT 'observation.unit', coalesce(c.key, 'other'), coalesce(c.code, ''), shown, sum(n), count(p), "
         "sum(CASE WHEN p IS NULL THEN n ELSE n * n END), sum(CASE WHEN p IS NULL THEN n ELSE n * total END) FROM "
-        "(SELECT r, shown, p, sum(n)::BIGINT n, sum(sum(n)) OVER (PARTITION BY p)::BIGINT total FROM number_cell "
-        "GROUP BY r, shown, p) LEFT JOIN best_code c USING (r) GROUP BY 1, 2, 3, 4",
+        "(SELECT r, shown, p, sum(n)::BIGINT n, sum(sum(n)) OVER (PARTITION BY p)::BIGINT total FROM (SELECT k, p, sum(n) n FROM number_sum GROUP BY k, p) "
+        "JOIN unit_pair USING (k) GROUP BY r, shown, p) LEFT JOIN best_code c USING (r) GROUP BY 1, 2, 3, 4",
         4,
     )
     _histograms(con, frames)
@@ -148,21 +148,27 @@ def _judge(con: duckdb.DuckDBPyConnection) -> None:
     con.register("_pairs", pa.Table.from_arrays(arrays, names=["r", "u", "shown", "canonical", "cls", "low", "high"]))
     # a limit that was converted may be off by the last digit of a double: a value on it is not outside
     con.execute(
-        "CREATE TEMP TABLE unit_pair AS SELECT * EXCLUDE (low, high), low - abs(low) * 1e-9 low, high + abs(high) * 1e-9 high FROM (SELECT "
+        "CREATE TEMP TABLE unit_pair AS SELECT (row_number() OVER (ORDER BY r, u))::INTEGER k, * EXCLUDE (low, high), low - abs(low) * 1e-9 low, high + abs(high) * 1e-9 high FROM (SELECT "
         "r::INTEGER r, u, shown, canonical, cls, try_cast(low AS DOUBLE) low, try_cast(high AS DOUBLE) high FROM _pairs)"
     )
     con.unregister("_pairs")
 
 
 def _cells(con: duckdb.DuckDBPyConnection) -> None:
-    """Add up per patient: ``kind_cell`` (code, kind) and ``number_cell`` (code, unit, sign, bucket, outside the limits)."""
+    """Add up per patient: ``kind_cell`` (code, kind) and ``number_cell`` (code, unit, sign, bucket, outside the limits).
+
+    Numbers are added up once, by the number ``k`` of their code and unit; all else comes from these sums.
+    """
     con.execute(
-        "CREATE TEMP TABLE kind_cell AS SELECT r, kind || CASE WHEN v < low OR v > high THEN '!' ELSE '' END kind, p, count(*) n FROM "
-        "(SELECT coalesce(u, '') u, * EXCLUDE (u) FROM reading) LEFT JOIN unit_pair USING (r, u) GROUP BY ALL;"
-        "CREATE TEMP TABLE number_cell AS SELECT r, shown, canonical, cls, low IS NOT NULL AND v IS NOT NULL AS judged, "
-        "CASE WHEN v < low OR v > high THEN CASE WHEN kind = 'number' THEN 'implausible' ELSE 'sentinel' END END outside, "
-        f"CASE WHEN v = 0 THEN 0 WHEN v < 0 THEN -1 WHEN v > 0 THEN 1 END sign, CASE WHEN v <> 0 THEN ceil(ln(abs(v)) / ln({GAMMA}))::INTEGER "
-        "END b, p, count(*) n FROM (SELECT coalesce(u, '') u, * EXCLUDE (u) FROM reading WHERE is_number) JOIN unit_pair USING (r, u) GROUP BY ALL"
+        "CREATE TEMP TABLE number_sum AS SELECT k, kind, CASE WHEN v < low OR v > high THEN CASE WHEN kind = 'number' THEN 1 ELSE 2 END ELSE 0 END beyond, "
+        "v IS NOT NULL AS told, CASE WHEN v = 0 THEN 0 WHEN v < 0 THEN -1 WHEN v > 0 THEN 1 END sign, "
+        f"CASE WHEN v <> 0 THEN ceil(ln(abs(v)) / ln({GAMMA}))::INTEGER END b, p, count(*) n FROM "
+        "(SELECT coalesce(u, '') u, r, kind, v, p FROM reading WHERE is_number) JOIN unit_pair USING (r, u) GROUP BY k, kind, beyond, told, sign, b, p;"
+        "CREATE TEMP VIEW number_cell AS SELECT r, shown, canonical, cls, low IS NOT NULL AND told AS judged, CASE beyond WHEN 1 THEN 'implausible' "
+        "WHEN 2 THEN 'sentinel' END outside, sign, b, p, n FROM number_sum JOIN unit_pair USING (k);"
+        "CREATE TEMP TABLE kind_cell AS SELECT r, kind || CASE WHEN beyond > 0 THEN '!' ELSE '' END kind, p, sum(n)::BIGINT n FROM (SELECT k, kind, beyond, p, "
+        "sum(n) n FROM number_sum GROUP BY k, kind, beyond, p) JOIN unit_pair USING (k) GROUP BY 1, 2, 3 UNION ALL "
+        "SELECT r, kind, p, count(*) n FROM reading WHERE NOT is_number GROUP BY r, kind, p"
     )
 
 
