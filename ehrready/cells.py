@@ -119,7 +119,14 @@ def build(con: duckdb.DuckDBPyConnection) -> list[str]:
         _records(con, table, known, several)
     _concepts(con, known)
     if short:
-        con.execute(f"INSERT INTO cell SELECT t, p, place, m, combo, count(*) FROM {narrow.joined(several)} GROUP BY t, p, place, m, combo")
+        con.execute("CREATE TEMP TABLE narrow_table (t INTEGER, name VARCHAR)")
+        for table in TABLES:
+            if con.execute(f"SELECT 1 FROM narrow WHERE t = {NUMBER[table]} LIMIT 1").fetchone():
+                con.execute("INSERT INTO narrow_table VALUES (?, ?)", [NUMBER[table], table])
+                rows = narrow.joined(table, several)
+                con.execute(
+                    f"INSERT INTO cell SELECT {NUMBER[table]}, p, place, m, combo, count(*) FROM {rows} GROUP BY p, place, m, combo"
+                )
     return filled
 
 

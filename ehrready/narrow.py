@@ -143,8 +143,7 @@ def tables(con: duckdb.DuckDBPyConnection) -> list[str]:
     """Return the canonical tables that have narrow rows."""
     if not there(con):
         return []
-    found = {int(row[0]) for row in con.execute(f"SELECT DISTINCT t FROM cell WHERE t <> {cells.NUMBER['patient']}").fetchall()}
-    return [table for table, number in cells.NUMBER.items() if number in found]
+    return [str(row[0]) for row in con.execute("SELECT name FROM narrow_table ORDER BY t").fetchall()]
 
 
 def duplicates(con: duckdb.DuckDBPyConnection, table: str) -> tuple[int, int, int]:
@@ -178,22 +177,22 @@ def shared_visits(con: duckdb.DuckDBPyConnection) -> tuple[int, int, int]:
     return int(row[0]), int(row[1]), int(first[0])
 
 
-def joined(several: bool) -> str:
-    """Return the SQL of ``narrow`` (``n``) with the patient (``a``), the visit (``v``) and the combo of each record."""
-    real = "n.p IS NOT NULL"
+def joined(table: str, several: bool = False) -> str:
+    """Return the SQL of a table's narrow rows with the patient (``a``), the visit (``v``) and the combo of each record."""
+    real, dated = "n.p IS NOT NULL", "n.day IS NOT NULL"
     other = "NOT EXISTS (SELECT 1 FROM known_pair k WHERE k.e = n.e AND k.p = n.p)" if several else "n.p <> v.low AND n.p <> v.high"
-    not_visit = f"n.t <> {cells.NUMBER['encounter']}"
-    dated = f"n.day IS NOT NULL AND n.t IN ({', '.join(str(cells.NUMBER[t]) for t in cells.DATED)})"
-    care = f"n.day IS NOT NULL AND n.t IN ({', '.join(str(cells.NUMBER[t]) for t in cells.CARE)})"
-    flags = {
-        "born": f"{dated} AND a.born_day IS NOT NULL", "before-birth": f"{dated} AND n.day < a.born_day",
-        "died": f"{care} AND a.died_day IS NOT NULL", "after-death": f"{care} AND n.day > a.died_day",
-        "patient": real, "patient-unresolved": f"{real} AND NOT coalesce(a.exported, false)",
-        "visit": f"{not_visit} AND n.e IS NOT NULL", "visit-unresolved": f"{not_visit} AND n.e IS NOT NULL AND v.e IS NULL",
-        "visit-of": f"{not_visit} AND v.low IS NOT NULL AND {real}", "visit-of-another": f"{not_visit} AND v.low IS NOT NULL AND {real} AND {other}",
-    }  # fmt: skip
+    flags = {"patient": real, "patient-unresolved": f"{real} AND NOT coalesce(a.exported, false)"}
+    if table in cells.DATED:
+        flags |= {"born": f"{dated} AND a.born_day IS NOT NULL", "before-birth": f"{dated} AND n.day < a.born_day"}
+    if table in cells.CARE:
+        flags |= {"died": f"{dated} AND a.died_day IS NOT NULL", "after-death": f"{dated} AND n.day > a.died_day"}
+    if table != "encounter":
+        flags |= {
+            "visit": "n.e IS NOT NULL", "visit-unresolved": "n.e IS NOT NULL AND v.e IS NULL",
+            "visit-of": f"v.low IS NOT NULL AND {real}", "visit-of-another": f"v.low IS NOT NULL AND {real} AND {other}",
+        }  # fmt: skip
     combo = " + ".join(["n.digits", *(f"(CASE WHEN {test} THEN {cells.mask(flag)} ELSE 0 END)" for flag, test in flags.items())])
     return (
-        "(SELECT n.t, n.record, n.p, coalesce(s.place, v.place, a.place) AS place, n.m, "
-        f"{combo} AS combo FROM narrow n LEFT JOIN person a ON n.p = a.p LEFT JOIN visit v ON n.e = v.e LEFT JOIN place s ON n.site = s.site)"
+        f"(SELECT n.record, n.p, coalesce(s.place, v.place, a.place) AS place, n.m, {combo} AS combo FROM narrow n LEFT JOIN person a ON n.p = a.p "
+        f"LEFT JOIN visit v ON n.e = v.e LEFT JOIN place s ON n.site = s.site WHERE n.t = {cells.NUMBER[table]})"
     )

@@ -79,7 +79,9 @@ def _sets(con: duckdb.DuckDBPyConnection, table: str, found: list[tuple[str, str
         source = f"SELECT {bits}, n FROM cell WHERE t = {cells.NUMBER[table]}"
     else:
         both = ", ".join(f"c.{c} | coalesce(o.{c}, 0) AS {c}" for c in columns)
-        source = f"SELECT {both}, 1 AS n FROM (SELECT record, {bits} FROM {narrow.joined(False)} WHERE t = {cells.NUMBER[table]}) c LEFT JOIN {others} o ON c.record = o.record"
+        source = (
+            f"SELECT {both}, 1 AS n FROM (SELECT record, {bits} FROM {narrow.joined(table)}) c LEFT JOIN {others} o ON c.record = o.record"
+        )
     some = " OR ".join(f"{c} <> 0" for c in columns)
     counted = con.execute(f"SELECT {names}, sum(n)::BIGINT FROM ({source}) WHERE {some} GROUP BY {names} ORDER BY {names}").fetchall()
     return [([c for i, (c, _) in enumerate(found) if int(row[i // _BITS]) >> i % _BITS & 1], int(row[-1])) for row in counted]

@@ -174,12 +174,19 @@ def _cells(con: duckdb.DuckDBPyConnection) -> None:
 
 def _histograms(con: duckdb.DuckDBPyConnection, frames: dict[str, Frame]) -> None:
     """Count the numbers without a comparator by code, canonical unit and bucket, fine and coarse."""
+    con.execute(
+        "CREATE TEMP TABLE histogram AS SELECT (row_number() OVER (ORDER BY r, canonical))::INTEGER h, r, canonical FROM (SELECT DISTINCT r, canonical "
+        "FROM unit_pair WHERE r > 0);"
+        "CREATE TEMP TABLE histogram_of AS SELECT k, h FROM unit_pair JOIN histogram USING (r, canonical)"
+    )
     for step, prefix in ((1, ""), (COARSE, "c")):
+        bucket = "b" if step == 1 else f"ceil(b / {step}.0)::INTEGER"
         frames["values"] |= _rows(
             con,
-            f"SELECT coalesce(c.key, 'other'), coalesce(c.code, ''), canonical, CASE sign WHEN 0 THEN '{prefix}zero' WHEN -1 THEN 'neg:{prefix}' || b "
-            f"ELSE '{prefix}' || b END, sum(n), count(p) FROM (SELECT r, canonical, sign, ceil(b / {step}.0)::INTEGER b, p, "
-            "sum(n) n FROM number_cell WHERE sign IS NOT NULL AND r > 0 GROUP BY ALL) LEFT JOIN best_code c USING (r) GROUP BY 1, 2, 3, 4",
+            f"SELECT c.key, c.code, canonical, CASE sign WHEN 0 THEN '{prefix}zero' WHEN -1 THEN 'neg:{prefix}' || b ELSE '{prefix}' || b END, n, patients "
+            "FROM (SELECT h, sign, b, sum(n) n, count(p) patients FROM (SELECT h, sign, b, p, sum(n) n FROM (SELECT h, sign, "
+            f"{bucket} AS b, p, n FROM number_sum JOIN histogram_of USING (k) WHERE sign IS NOT NULL) GROUP BY h, sign, b, p) GROUP BY h, sign, b) "
+            "JOIN histogram USING (h) JOIN best_code c USING (r)",
             4,
         )
 
