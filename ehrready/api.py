@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from os import PathLike, fspath
 
 from ehrready import pipeline
-from ehrready.pipeline import Options
+from ehrready.options import Options
 from ehrready.profile import Profile
 from ehrready.scorecard import Scorecard
 
@@ -16,7 +16,7 @@ Paths = str | PathLike[str] | Sequence[str | PathLike[str]]
 def profile_of(sources: Paths, **options: object) -> Profile:
     """Measure sources and return their exact (internal) profile.
 
-    ``options`` are the fields of :class:`ehrready.pipeline.Options`.  Raises ehrready.errors.EhrreadyError.
+    ``options`` are the fields of :class:`ehrready.options.Options`.  Raises ehrready.errors.EhrreadyError.
     """
     return pipeline.read_profile(_paths(sources), Options(**options))[0]  # type: ignore[arg-type]
 

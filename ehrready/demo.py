@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from ehrready import files, pipeline, privacy, resources, sequence
-from ehrready.pipeline import Options, Progress
+from ehrready.options import Options, Progress
 from ehrready.reporters import html
 from ehrready.scorecard import Scorecard
 

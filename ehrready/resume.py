@@ -26,7 +26,7 @@ from ehrready.stores.tables import is_table
 if TYPE_CHECKING:
     import duckdb
 
-    from ehrready.pipeline import Options
+    from ehrready.options import Options
 
 #: Bytes on disk of the files that are read between two savings; a larger file is a group of its own.
 GROUP_BYTES = 256 * 1024 * 1024

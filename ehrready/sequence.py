@@ -16,7 +16,7 @@ from ehrready import __version__, files
 from ehrready import contract as contracts
 from ehrready.contract import Contract
 from ehrready.errors import UsageError
-from ehrready.pipeline import load_scorecard
+from ehrready.saved import load_scorecard
 from ehrready.scorecard import KIND
 
 #: Stage to its title and what to do to pass it.

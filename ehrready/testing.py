@@ -18,6 +18,7 @@ from typing import Any
 from ehrready import pipeline, resources
 from ehrready.checks.base import CHECKS, Outcome
 from ehrready.errors import EhrreadyError
+from ehrready.options import Options
 from ehrready.profile import Profile
 from ehrready.readers import builtin
 from ehrready.readers.base import REASONS, Reader
@@ -91,9 +92,9 @@ def reporter(render: Callable[[Scorecard], str | bytes]) -> bytes:
     It gives text or bytes, the same twice, changes nothing, and stands texts that are markup elsewhere.
     """
     training = _sample()
-    live = pipeline.read_profile([str(resources.folder("sample_data") / "live" / "fhir")], pipeline.Options())[0]
-    cards = [pipeline.judge(training, training, pipeline.Options()), pipeline.judge(Profile.zero(), None, pipeline.Options())]
-    cards.append(pipeline.judge(live, training, pipeline.Options()))
+    live = pipeline.read_profile([str(resources.folder("sample_data") / "live" / "fhir")], Options())[0]
+    cards = [pipeline.judge(training, training, Options()), pipeline.judge(Profile.zero(), None, Options())]
+    cards.append(pipeline.judge(live, training, Options()))
     hostile = copy.deepcopy(dict(cards[-1].document))
     hostile["subject"]["name"] = "<script>alert(1)</script>\x1b[31m\n::error::=cmd|'|"
     made = b""
@@ -121,7 +122,7 @@ def _columns() -> set[str]:
 
 
 def _sample() -> Profile:
-    return pipeline.read_profile([str(resources.folder("sample_data") / "training" / "fhir")], pipeline.Options())[0]
+    return pipeline.read_profile([str(resources.folder("sample_data") / "training" / "fhir")], Options())[0]
 
 
 def _read(made: Reader, files: Mapping[str, bytes]) -> tuple[Profile, Any]:
@@ -129,7 +130,7 @@ def _read(made: Reader, files: Mapping[str, bytes]) -> tuple[Profile, Any]:
         for name, data in files.items():
             (Path(folder) / name).write_bytes(data)
         try:
-            profile, ledger, _ = pipeline.read_profile([folder], pipeline.Options(format=made.format), readers=[made])
+            profile, ledger, _ = pipeline.read_profile([folder], Options(format=made.format), readers=[made])
         except EhrreadyError:  # nothing recognised: an answer, too
             return Profile.zero(), None
         return profile, ledger

@@ -25,7 +25,7 @@ def init(
     most: Annotated[int, typer.Option(min=1, max=200, help="Codes of each table.")] = 10,
 ) -> None:
     """Draft a contract from the training profile: its most frequent codes as features."""
-    from ehrready import files, pipeline
+    from ehrready import files, saved
     from ehrready.contract import parser
     from ehrready.contract.draft import draft
 
@@ -34,7 +34,7 @@ def init(
             from ehrready.errors import UsageError
 
             raise UsageError(f"{name} must be letters, digits, dot, dash and underscore, at most 63")
-    profile, _ = pipeline.load_profile(training)
+    profile, _ = saved.load_profile(training)
     files.write(output, draft(profile, model=model, version=version, most=most).encode())
 
 
@@ -57,11 +57,11 @@ def evidence(
 ) -> None:
     """Fill the 31 source attributes of HTI-1 (45 CFR 170.315(b)(11)) from a contract and a scorecard, as Markdown."""
     from ehrready import contract as contracts
-    from ehrready import files, pipeline
+    from ehrready import files, saved
     from ehrready.contract.evidence import markdown
     from ehrready.errors import UsageError
 
-    found, card = contracts.load(contract), pipeline.load_scorecard(scorecard)
+    found, card = contracts.load(contract), saved.load_scorecard(scorecard)
     named = card.document.get("contract")
     if named and named["model"] != found.model:
         raise UsageError("the scorecard is of another model's contract: give the contract that it was checked with")

@@ -17,13 +17,14 @@ def diff(
     """Say what is new, worse, better, fixed and no longer assessed between two scorecards."""
     import orjson
 
-    from ehrready import cli, files, pipeline
+    from ehrready import files, saved
+    from ehrready.commands import common
     from ehrready.difference import KINDS, difference
     from ehrready.errors import UsageError
     from ehrready.reporters import compared
     from ehrready.reporters.console import plain
 
-    before, after = pipeline.load_scorecard(old).document, pipeline.load_scorecard(new).document
+    before, after = saved.load_scorecard(old).document, saved.load_scorecard(new).document
     document = compared.to_json(before, after, difference(before, after))
     if [markdown, html, json].count("-") > 1:
         raise UsageError("only one output can go to stdout: give the others a file")
@@ -36,7 +37,7 @@ def diff(
         made.append((json, orjson.dumps(document, option=orjson.OPT_INDENT_2 | orjson.OPT_SORT_KEYS) + b"\n"))
     for target, data in made:
         files.write(target, data)
-    console = cli._console()
+    console = common.console()
     console.print(compared.heading(document), markup=False, style="bold")
     for line in document["unlike"]:
         console.print(f"  {plain(line)}", markup=False)

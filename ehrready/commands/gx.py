@@ -40,22 +40,23 @@ def run(
     show_paths: Annotated[bool, typer.Option("--show-paths", help="Print which file-0001 is which path, on stderr.")] = False,
 ) -> None:
     """Check an export as ehrready check does, and run a Great Expectations suite on its canonical tables, too."""
-    from ehrready import cli, pipeline
+    from ehrready import pipeline, saved
+    from ehrready.commands import common
     from ehrready.integrations import gx, gx_suite
 
-    options = cli._options(locals())
-    settings = cli._settings()
-    gate = cli._gate(fail_on)
+    options = common.options(locals())
+    settings = common.settings()
+    gate = common.gate(fail_on)
     mine = gx_suite.read(suite, table=table or "")
     gx.library()  # told before the long work when it is missing
     trained = against or settings.get("against")
-    training, digest = pipeline.load_profile(trained) if trained else (None, None)
-    with cli.progress_bar() as progress:
-        options = cli._with(options, progress=progress)
+    training, digest = saved.load_profile(trained) if trained else (None, None)
+    with common.progress_bar() as progress:
+        options = common.changed(options, progress=progress)
         profile, ledger, paths = pipeline.read_profile(source, options, also=lambda con: mine.run(con, options.terminology))
     card = pipeline.judge(profile, training, options, ledger=ledger, training_sha256=digest, more=(mine.pack(), mine.findings))
-    cli._show_paths(paths, show_paths)
-    cli._finish(card, {"html": html, "json": json}, gate)
+    common.show_paths(paths, show_paths)
+    common.finish(card, {"html": html, "json": json}, gate)
 
 
 def export(
@@ -67,7 +68,8 @@ def export(
     table: Annotated[str | None, typer.Option(help="Only the expectations about this canonical table.", show_default=False)] = None,
 ) -> None:
     """Write rule packs as a Great Expectations suite; what has no form there is listed on stderr."""
-    from ehrready import cli, files, rules
+    from ehrready import files, rules
+    from ehrready.commands import common
     from ehrready.errors import UsageError
     from ehrready.integrations import gx_export, gx_tables
 
@@ -80,4 +82,4 @@ def export(
         raise UsageError("none of these rules has a form in Great Expectations" + (f" about the table {table}" if table else ""))
     files.write(output, codec.dumps(document, indent=2, sort_keys=True).encode() + b"\n")
     for line in lost:
-        cli._say(line)
+        common.say(line)

@@ -34,14 +34,14 @@ def integration(
     stamp: Annotated[str | None, typer.Option(help="Time to print on the scorecard.", show_default=False)] = None,
 ) -> None:
     """Hold an EHR's CapabilityStatement against the model contract: a checklist with owners and open questions."""
-    from ehrready import cli
+    from ehrready.commands import common
     from ehrready.errors import UsageError
 
-    gate = cli._gate(fail_on)
+    gate = common.gate(fail_on)
     if (capability is None) == (base is None):
         raise UsageError("give --capability FILE or --base URL, one of them")
     card = judged(contract, capability, base=base, smart=smart, cds_services=cds_services, name=name, stamp=stamp)
-    cli._finish(card, {"html": html, "json": json, "junit": junit, "markdown": markdown}, gate)
+    common.finish(card, {"html": html, "json": json, "junit": junit, "markdown": markdown}, gate)
 
 
 def judged(

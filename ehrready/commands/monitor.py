@@ -67,27 +67,28 @@ def monitor(
     show_paths: Annotated[bool, typer.Option("--show-paths", help="Print which file-0001 is which path, on stderr.")] = False,
 ) -> None:
     """Watch a model in production: drift of inputs and accuracy, impossible outputs, citations that the record does not hold."""
-    from ehrready import cli, files, outputs, privacy
+    from ehrready import files, outputs, privacy
+    from ehrready.commands import common
     from ehrready.production import run
 
     given = {key: value for key, value in locals().items() if key not in {"cli", "files", "outputs", "privacy", "run"}}
-    options, gate = cli._options(given), cli._gate(fail_on)
+    options, gate = common.options(given), common.gate(fail_on)
     targets = {"html": html, "json": json, "junit": junit, "sarif": sarif, "markdown": markdown}
     outputs.chosen(targets, report or ())  # a mistake in an output is told before the long work
-    with cli.progress_bar() as progress:
+    with common.progress_bar() as progress:
         card, profile, paths, said = run.monitor(
             predictions,
-            cli._with(options, progress=progress, reports=tuple(report or ())),
+            common.changed(options, progress=progress, reports=tuple(report or ())),
             data=data or (),
             against=against or (),
             state=state,
             validation=save_profile is not None,
             labels=labels or (),
         )
-    cli._show_paths(paths, show_paths)
+    common.show_paths(paths, show_paths)
     for line in said:
-        cli._say(line)
+        common.say(line)
     if save_profile:
         kept = privacy.without_sites(profile) if options.internal else privacy.hide_profile(profile)
         files.write(save_profile, kept.to_json())
-    cli._finish(card, targets, gate, report or ())
+    common.finish(card, targets, gate, report or ())

@@ -22,8 +22,9 @@ def route(
 
     import orjson
 
-    from ehrready import cli, files, pipeline, routing
     from ehrready import contract as contracts
+    from ehrready import files, routing, saved
+    from ehrready.commands import common
     from ehrready.errors import SourceError, UsageError
 
     if least not in {"error", "warning"}:
@@ -31,7 +32,7 @@ def route(
     wanted = contracts.load(contract) if contract else None
     if send and wanted is None:
         raise UsageError("--send needs --contract: its owners name the variables that hold the addresses")
-    card = pipeline.load_scorecard(scorecard).document
+    card = saved.load_scorecard(scorecard).document
     if send and card["internal"]:
         raise UsageError("an internal scorecard holds small counts and may not be sent: write it again without --internal")
     documents = routing.route(card, wanted, least)
@@ -46,14 +47,14 @@ def route(
         stem = str(folder / routing.file_name(owner))
         files.write(f"{stem}.json", orjson.dumps(document, option=orjson.OPT_INDENT_2 | orjson.OPT_SORT_KEYS) + b"\n")
         files.write(f"{stem}.txt", routing.email(document).encode())
-        cli._say(f"{owner}: {len(document['findings'])} findings")
+        common.say(f"{owner}: {len(document['findings'])} findings")
     if not send:
         return
     done: list[str] = []
     failed = ""
     for name, document in routing.unsent(documents, state).items():
         if name not in addresses:
-            cli._say(f"{name}: the contract gives no webhook, nothing was sent")
+            common.say(f"{name}: the contract gives no webhook, nothing was sent")
             continue
         try:
             routing.send(document, owners[name], addresses[name])
@@ -61,7 +62,7 @@ def route(
             failed = failed or str(error)
             continue
         done.append(name)
-        cli._say(f"{name}: sent {len(document['findings'])}")
+        common.say(f"{name}: sent {len(document['findings'])}")
     routing.save_state(out, routing.told(documents, state, done))  # also what was sent before another failed
     if failed:
         raise SourceError(failed)

@@ -17,7 +17,8 @@ def status(
     """Say which stage before the model is passed, blocked, skipped or not begun; exit 0 only when all are passed."""
     import orjson
 
-    from ehrready import cli, files, sequence
+    from ehrready import files, sequence
+    from ehrready.commands import common
     from ehrready.errors import Exit, UsageError
     from ehrready.reporters.console import plain
 
@@ -33,7 +34,7 @@ def status(
         made.append((markdown, sequence.to_markdown(document).encode()))
     for target, data in made:
         files.write(target, data)
-    console = cli._console()
+    console = common.console()
     for number, row in enumerate(document["stages"], 1):
         console.print(f"{number}. {row['title']}: {sequence.STATUSES[row['status']].lower()}", markup=False, style="bold")
         for text in filter(None, (row["reason"], row["next"])):

@@ -54,7 +54,7 @@ def add(
     terminology: Directory = None,
 ) -> None:
     """Add a release from the official files; nothing is downloaded, a wrong file changes nothing."""
-    from ehrready.cli import progress_bar
+    from ehrready.commands.common import progress_bar
     from ehrready.terminology import loaders
     from ehrready.terminology.releases import Store
 

@@ -9,15 +9,16 @@ from functools import reduce
 from typing import Any
 
 from ehrready import contract as contracts
-from ehrready import pipeline, sources, suppression
+from ehrready import pipeline, saved, sources, suppression
 from ehrready.errors import UsageError
-from ehrready.pipeline import Options
+from ehrready.options import Options
 from ehrready.production import accuracy
 from ehrready.production import state as runs
 from ehrready.profile import Profile
 from ehrready.readers import chosen
 from ehrready.readers.base import Reader
 from ehrready.readers.predictions import PredictionReader
+from ehrready.rules import chosen as chosen_packs
 from ehrready.rules import waivers
 from ehrready.scorecard import Scorecard
 
@@ -44,7 +45,7 @@ def monitor(
         raise UsageError("monitor needs --contract: it says what the model gives and what was promised")
     training, digest = _training(against)
     earlier = runs.read(state) if state else []
-    pipeline.look_ahead(options)
+    chosen_packs.look_ahead(options)
     reader = PredictionReader(
         contracts.load(options.contract),
         sources.expand(predictions),
@@ -85,7 +86,7 @@ def _without_texts(profile: Profile) -> tuple[Profile, list[str]]:
 
 def _training(against: Sequence[str]) -> tuple[Profile | None, str | None]:
     """Return the saved profiles as one, and their SHA-256 (of several: that of their digests)."""
-    loaded = [pipeline.load_profile(path) for path in against]
+    loaded = [saved.load_profile(path) for path in against]
     if not loaded:
         return None, None
     digest = loaded[0][1] if len(loaded) == 1 else hashlib.sha256("".join(d for _, d in loaded).encode()).hexdigest()

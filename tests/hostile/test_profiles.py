@@ -11,11 +11,11 @@ import pytest
 from rich.console import Console
 
 import ehrready
-from ehrready import pipeline
 from ehrready.errors import UsageError
 from ehrready.privacy import hide_profile
 from ehrready.profile import Profile
 from ehrready.reporters import console, html
+from ehrready.saved import load_profile
 from ehrready.scorecard import Scorecard
 
 
@@ -65,11 +65,11 @@ def test_a_lying_profile_is_refused(lie: str, profile: dict[str, Any], tmp_path:
     saved = tmp_path / "p.json"
     saved.write_text(json.dumps(profile))
     document = json.loads(saved.read_bytes())
-    assert pipeline.load_profile(str(saved))[0].frames["states"]
+    assert load_profile(str(saved))[0].frames["states"]
     LIES[lie](document)
     saved.write_text(json.dumps(document))
     with pytest.raises(UsageError):
-        pipeline.load_profile(str(saved))
+        load_profile(str(saved))
 
 
 @pytest.mark.parametrize(
@@ -86,12 +86,12 @@ def test_what_is_no_profile_is_refused(data: bytes) -> None:
 @pytest.mark.parametrize("path", ["/dev/zero", "/dev/null", "/", "a\0b", "nowhere"])
 def test_a_profile_that_is_no_file_is_refused(path: str) -> None:
     with pytest.raises(UsageError):
-        pipeline.load_profile(path)
+        load_profile(path)
 
 
 def test_a_default_profile_is_possible(profile: dict[str, Any], tmp_path: Path) -> None:
     (tmp_path / "p.json").write_bytes(hide_profile(Profile.from_json(json.dumps(profile).encode())).to_json())
-    assert pipeline.load_profile(str(tmp_path / "p.json"))[0].frames["states"]
+    assert load_profile(str(tmp_path / "p.json"))[0].frames["states"]
 
 
 HOSTILE = [

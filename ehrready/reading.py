@@ -1,0 +1,56 @@
+"""One reader fills the canonical tables; its events go into the ledger, however it ends."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from ehrready.errors import EhrreadyError
+from ehrready.ledger import Ledger
+from ehrready.options import Options
+from ehrready.readers.base import Ended, Reader, SourceFile
+
+if TYPE_CHECKING:
+    from ehrready.resume import Work
+    from ehrready.rules import Rule
+
+
+def read(reader: Reader, files: Sequence[SourceFile], con: Any, ledger: Ledger, options: Options, work: Work | None) -> None:
+    """Let one reader fill the tables and book its events.  A reader that crashes leaves its files unreadable."""
+    done, progress = 0, options.progress
+    if options.engine == "spark":
+        from ehrready.engines import spark_read
+
+        progress(f"reading {reader.format}", 0, 1)
+        spark_read.read(reader, files, con, ledger, memory=options.memory)
+        return
+    try:
+        for event in work.read(reader, files, con) if work else reader.read(files, con):
+            ledger.add(event)
+            if isinstance(event, Ended):
+                done += 1
+                progress(f"reading {reader.format}", done, len(files))
+    except (EhrreadyError, MemoryError):
+        raise
+    except Exception as error:
+        from ehrready.engines.duckdb import lacks
+
+        if lacks(error):
+            raise  # no fault of the files
+        ledger.crashed(reader.format)
+        for file in files:
+            ledger.add(Ended(file.number, "unreadable"))
+
+
+def narrow(reader: Reader, files: Sequence[SourceFile], rules: Sequence[Rule], *, alone: bool) -> None:
+    """Let OMOP tables become numbers only, where nobody but the measures looks at them and no other format is read.
+
+    ``alone``: nothing else reads the canonical tables in this run.  No rule may ask them itself (those of FHIR's structure
+    have tables of their own).
+    """
+    from ehrready.checks import CHECKS
+    from ehrready.readers.tabular import OmopReader
+
+    if isinstance(reader, OmopReader):
+        plain = not {rule.check for rule in rules if CHECKS[rule.check].measured} - {"structure-valid", "must-support"}
+        reader.narrow = alone and plain and all(file.format == reader.format for file in files if not file.skip)

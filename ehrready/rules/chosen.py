@@ -1,0 +1,43 @@
+"""Which packs a run measures and is judged by: those that are named, else those of what was read; and the contract's."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ehrready import contract as contracts
+from ehrready import rules as packs
+from ehrready.contract import rules as contract_rules
+from ehrready.rules import waivers
+
+if TYPE_CHECKING:
+    from ehrready.options import Options
+    from ehrready.profile import Profile
+
+
+def to_measure(options: Options) -> list[packs.Rule]:
+    """Return the rules that say what is counted: all that may be asked later; a mistake in a pack is told here."""
+    return packs.merged([*(packs.load_all(options.rules) or packs.every(options.mapping)), *_of_contract(options)])
+
+
+def to_judge(options: Options, live: Profile) -> list[packs.Pack]:
+    """Return the packs to judge by: those that are named, else those of what was read; and what the contract adds."""
+    named = packs.load_all(options.rules) if options.rules else packs.default_packs([*live.formats, *filter(None, [options.mapping])])
+    if not options.contract:
+        return named
+    return [*contract_rules.informed(named, contracts.load(options.contract)), *(() if live.only_predictions else _of_contract(options))]
+
+
+def _of_contract(options: Options) -> list[packs.Pack]:
+    """Return the model contract as a rule pack, where one is given."""
+    return [contract_rules.pack(contracts.load(options.contract))] if options.contract else []
+
+
+def look_ahead(options: Options) -> None:
+    """Find mistakes in waivers and baseline before the long work, not after it."""
+    if options.waivers:
+        known = {rule.id for rule in packs.merged([*packs.load_all(options.rules), *_of_contract(options)])}
+        waivers.load(options.waivers, {*known, *packs.known()}, waivers.today(options.stamp))
+    if options.baseline:
+        from ehrready.saved import load_scorecard
+
+        load_scorecard(options.baseline)
