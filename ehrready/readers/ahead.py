@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import queue
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable
 from typing import TypeVar
 
 T = TypeVar("T")
@@ -18,7 +18,7 @@ class _End:
         self.error = error
 
 
-def ahead(items: Iterable[T], most: int = 1) -> Iterator[T]:
+def ahead(items: Iterable[T], most: int = 1) -> Generator[T, None, None]:
     """Yield the items, which a thread makes: at most ``most`` wait, beside the one in its hands.
 
     An error of theirs is raised here, in its place.  Who stops early ends the thread.

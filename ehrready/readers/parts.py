@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import BinaryIO
 
 from ehrready.readers.base import SourceFile
 
@@ -54,10 +55,10 @@ def cut(file: SourceFile, size: int) -> list[SourceFile]:
     return [replace(file, start=start, stop=stop) for start, stop in zip(starts, stops, strict=True)] if len(starts) > 1 else [file]
 
 
-def _border(raw: object, at: int, *, lines: bool) -> int | None:
+def _border(raw: BinaryIO, at: int, *, lines: bool) -> int | None:
     """Return where the first record begins behind the stream's place ``at``."""
     data = b""
-    while chunk := raw.read(_CHUNK):  # type: ignore[attr-defined]  # a binary file
+    while chunk := raw.read(_CHUNK):
         data += chunk
         if lines:
             if (found := data.find(b"\n")) >= 0:

@@ -33,6 +33,7 @@ from ehrready.readers.tabular_files import (
     header,
     in_file_order,
 )
+from ehrready.stores.objects import is_remote
 from ehrready.tables import POSITION_BITS
 
 _BLOCK = 8 * 1024 * 1024
@@ -140,7 +141,7 @@ def _prepare(path: Path, folder: Path) -> _Text:
         with open_stream(path) as stream:
             block = stream.read(_BLOCK)
             utf16 = block[:2] in {b"\xff\xfe", b"\xfe\xff"}
-            plain = isinstance(stream, io.BufferedReader) and isinstance(path, Path) and not utf16  # DuckDB reads it where it lies
+            plain = isinstance(stream, io.BufferedReader) and not is_remote(path) and not utf16  # DuckDB reads it where it lies
             decoder = codecs.getincrementaldecoder("utf-16")() if utf16 else None
             text.path = path if plain else copy
             with io.BytesIO() if plain else copy.open("wb") as out:

@@ -173,7 +173,7 @@ def by_name(columns: Sequence[Column]) -> dict[str, Column]:
 
 def glob_free(path: Path) -> str:
     """Return an absolute path as an SQL literal that DuckDB does not expand; a remote file by the name it is mounted under."""
-    if not isinstance(path, Path):
+    if objects.is_remote(path):
         return quote(objects.mounted(path))
     text = "".join(f"[{c}]" if c in "[*?" else c for c in str(path.absolute()))
     return quote(text)

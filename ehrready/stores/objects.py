@@ -17,7 +17,7 @@ import weakref
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Any, BinaryIO, cast
+from typing import TYPE_CHECKING, Any, BinaryIO, TypeGuard, cast
 from urllib.parse import unquote, urlsplit
 
 from ehrready.errors import UsageError
@@ -365,6 +365,11 @@ def _below(system: Any, folder: str, depth: int = 8) -> list[str]:
 
 #: The remote files that engines may read, as long as somebody holds them.
 _MOUNTED: weakref.WeakValueDictionary[str, RemotePath] = weakref.WeakValueDictionary()
+
+
+def is_remote(path: object) -> TypeGuard[RemotePath]:
+    """Tell an object of a store from a file of this machine: a ``SourceFile`` holds either as its path."""
+    return isinstance(path, RemotePath)
 
 
 def mounted(path: RemotePath) -> str:

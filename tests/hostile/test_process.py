@@ -160,10 +160,11 @@ def test_a_disk_that_is_really_full(tiny: Path, tmp_path: Path) -> None:
 
     with duckdb.connect(str(database)) as con:
         con.execute("CREATE TABLE wide AS SELECT i, md5(i::VARCHAR) a, md5((i + 1)::VARCHAR) b FROM range(60000) t(i)")
-    for arguments, temp in (
+    runs: list[tuple[list[str | Path], Path]] = [
         ([f"duckdb://{database}", "-o", tmp_path / "p.json"], tiny),
         ([sample / "fhir", "-o", tmp_path / "p.json", "--resume", tiny / "work"], tmp_path),
-    ):
+    ]
+    for arguments, temp in runs:
         done = run("profile", *arguments, TMPDIR=str(temp))
         (tiny / "filler").write_bytes(bytes(900 << 10))  # what is kept of the sample data would fit
         assert done.returncode == 3, done.stderr

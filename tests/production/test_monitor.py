@@ -419,7 +419,7 @@ NOTES = TEXT.replace("name: risk, kind: score, range: [0, 1], threshold: 0.4", "
 def test_what_the_record_does_not_hold_is_counted_by_kind(tmp_path: Path, name: str) -> None:
     data = tmp_path / "record.ndjson"
     data.write_text("\n".join(map(json.dumps, _record(120))))
-    given = [
+    given: list[dict[str, Any]] = [
         {
             "patient_id": f"p{i}",
             "time": "2026-01-10",
@@ -492,6 +492,7 @@ def test_runs_add_up_to_one_and_a_run_again_adds_nothing(tmp_path: Path) -> None
     given = rows(91, per=250)
     whole, _ = monitor(tmp_path, given)
     state = str(tmp_path / "state")
+    joined = whole
     for month in ("2026-01", "2026-02", "2026-03", "2026-02"):
         joined, _ = monitor(tmp_path, [row for row in given if row["time"].startswith(month)], state=state)
     assert len(list(Path(state).iterdir())) == 3
