@@ -88,8 +88,10 @@ def test_labels_add_up_across_runs(tmp_path: Path) -> None:
     bare, labels = apart(given)
     path, state = write(tmp_path / "l.csv", labels), str(tmp_path / "state")
     whole, _ = monitor(tmp_path, bare, labels=[path])
+    joined = None
     for month in ("2026-01", "2026-02", "2026-03"):
         joined, _ = monitor(tmp_path, [row for row in bare if row["time"].startswith(month)], labels=[path], state=state)
+    assert joined is not None
     assert numbers(joined) == numbers(whole)
     assert of(joined, "label-known", "unmatched-label")["denominator"] == len(given)
 
