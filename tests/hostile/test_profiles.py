@@ -127,3 +127,16 @@ def test_hostile_text_is_never_markup_or_an_escape(text: str, card: dict[str, An
     assert "\x1b[31mred" not in shown
     out.file.close()
     assert json.loads(Scorecard(poisoned).to_json())["findings"]
+
+
+def test_an_id_on_two_patients_is_possible(tmp_path: Path) -> None:
+    lines = [{"resourceType": "Patient", "id": f"p{i}"} for i in range(40)]
+    lines += [
+        {"resourceType": "Condition", "id": f"c{i // 2}", "subject": {"reference": f"Patient/p{i}"}, "code": {"text": "x"}}
+        for i in range(40)
+    ]
+    (tmp_path / "a.ndjson").write_text("\n".join(map(json.dumps, lines)))
+    profile = ehrready.profile_of(tmp_path / "a.ndjson", internal=True)
+    assert profile.frames["relations"]["condition.id", "duplicate-id"] == (20, 40, 40)
+    (tmp_path / "p.json").write_bytes(profile.to_json())
+    assert load_profile(str(tmp_path / "p.json"))[0].frames["relations"] == profile.frames["relations"]
