@@ -15,8 +15,8 @@ from ehrready.pipeline import Options
 from ehrready.profile import FRAMES, Frame, Profile
 
 LIVE = Path(__file__).parents[1] / "sample_data" / "live"
-#: Frames whose counts need records of other files: a patient's birth date, a visit that is referred to, a second copy.
-JOINED = {"relations", "history", "custom", "patients"}
+#: Frames whose counts need records of other files: a patient's birth date, a visit that is referred to (also beside another defect), a second copy.
+JOINED = {"relations", "history", "custom", "patients", "overlaps"}
 
 
 def profiled(*sources: Path) -> Profile:

@@ -63,10 +63,13 @@ def lake_table(folder: Path) -> Path | None:
 
 
 def _lake(folder: Path) -> str:
-    if (folder / "_delta_log").is_dir():
-        return "delta"
-    metadata = folder / "metadata"
-    return "iceberg" if metadata.is_dir() and next(metadata.glob("*.metadata.json"), None) is not None else ""
+    try:
+        if (folder / "_delta_log").is_dir():
+            return "delta"
+        metadata = folder / "metadata"
+        return "iceberg" if metadata.is_dir() and next(metadata.glob("*.metadata.json"), None) is not None else ""
+    except OSError:  # it may not be looked into: who lists it will say so in the ledger
+        return ""
 
 
 def extra(module: str, name: str, place: str) -> Any:
