@@ -40,7 +40,11 @@
     const keys = ["status", "severity", "owner"].filter((key) => tools.elements[key].value);
     const fits = (card) => keys.every((key) => finding(card)[key] === tools.elements[key].value);
     // a finding stays when one of those under it fits
-    for (const card of cards) card.hidden = ![card, ...card.querySelectorAll(".card")].some(fits);
+    for (const card of cards) {
+      card.hidden = ![card, ...card.querySelectorAll(".card")].some(fits);
+      const folded = keys.length && fits(card) && card.parentElement.closest("details");
+      if (folded) folded.open = true; // what was asked for is seen
+    }
     const order = before(tools.elements.order.value);
     for (const group of groups) {
       const mine = [...group.querySelectorAll(":scope > .card")];
