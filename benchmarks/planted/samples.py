@@ -21,7 +21,7 @@ TRAINING_SEED = 811
 
 #: (seed of the population that defects are planted in, seed of the defects, first seed of the clean samples).  Checks and
 #: limits are tuned on ``tuning`` alone; the published tables are of ``held-out``.
-SEEDS = {"tuning": (5501, 977, 7001), "held-out": (64007, 4241, 91001)}
+SEEDS = {"tuning": (5501, 977, 7001), "held-out": (71993, 8837, 140501)}
 
 
 def population(seed: int, patients: int, name: str = "live") -> Any:
