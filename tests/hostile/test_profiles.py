@@ -130,7 +130,7 @@ def test_hostile_text_is_never_markup_or_an_escape(text: str, card: dict[str, An
 
 
 def test_an_id_on_two_patients_is_possible(tmp_path: Path) -> None:
-    lines = [{"resourceType": "Patient", "id": f"p{i}"} for i in range(40)]
+    lines: list[dict[str, Any]] = [{"resourceType": "Patient", "id": f"p{i}"} for i in range(40)]
     lines += [
         {"resourceType": "Condition", "id": f"c{i // 2}", "subject": {"reference": f"Patient/p{i}"}, "code": {"text": "x"}}
         for i in range(40)
