@@ -13,10 +13,12 @@ import contextlib
 import difflib
 import gc
 import importlib
+import importlib.util
 import io
 import logging
 import os
 import re
+import sys
 import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -102,10 +104,28 @@ class _Refused(Exception):
     """An expectation that cannot be evaluated; the message is a template."""
 
 
+@contextlib.contextmanager
+def _without_spark_connect() -> Iterator[None]:
+    """Keep Spark Connect from being imported where it cannot work.
+
+    Great Expectations looks for it wherever PySpark is installed.  Without gRPC, and with no file as the main module
+    (``python -c``, a worker process), PySpark 4.3 takes that for its own doctests and ends the process with exit code 0.
+    """
+    name = "pyspark.sql.connect"
+    if name in sys.modules or importlib.util.find_spec("grpc") is not None:
+        yield
+        return
+    sys.modules[name] = None  # type: ignore[assignment]  # the import system's own mark: an ImportError
+    try:
+        yield
+    finally:
+        del sys.modules[name]
+
+
 def library() -> Any:
     """Import Great Expectations, its analytics off, and ehrready's expectations; raises UsageError when it is missing."""
     os.environ["GX_ANALYTICS_ENABLED"] = "false"
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), _without_spark_connect():
         warnings.filterwarnings("ignore", message="module 'sre_.*' is deprecated", category=DeprecationWarning)
         try:
             gx = importlib.import_module("great_expectations")

@@ -689,3 +689,15 @@ def test_an_unknown_expectation_in_a_rule_is_an_error_and_an_unknown_table_a_mis
     assert [f["status"] for f in card.document["findings"]] == ["error"]
     with pytest.raises(UsageError, match="table must be one of patient"):
         rules.load(Path(_rule(tmp_path, "expect_the_unexpected", "patients", "{}")))
+
+
+def test_it_is_imported_beside_pyspark_where_no_file_is_the_main_module() -> None:
+    """PySpark 4.3 ended such a process with exit code 0 when Great Expectations looked for Spark Connect."""
+    pytest.importorskip("pyspark", reason="needs PySpark: make spark")
+    done = subprocess.run(
+        [sys.executable, "-c", "from ehrready.integrations import gx; gx.library(); print('imported')"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stdout) == (0, "imported\n"), done.stderr
