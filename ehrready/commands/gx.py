@@ -8,6 +8,8 @@ from typing import Annotated
 
 import typer
 
+from ehrready.commands import options as shared
+
 app = typer.Typer(help="Great Expectations: run your own suite on an export.", no_args_is_help=True)
 Table = Annotated[str | None, typer.Option(help="Canonical table of expectations that name none.", show_default=False)]
 
@@ -23,21 +25,21 @@ def run(
     source: Annotated[list[str], typer.Argument(help="Files, folders or globs of an export.", show_default=False)],
     table: Table = None,
     against: Annotated[str | None, typer.Option(help="Profile of the training set.", show_default=False)] = None,
-    html: Annotated[str | None, typer.Option(help="Write the HTML report here.", show_default=False)] = None,
-    json: Annotated[str | None, typer.Option(help="Write the JSON scorecard here.", show_default=False)] = None,
-    fail_on: Annotated[str | None, typer.Option(help="error, warning or never. [default: error]", show_default=False)] = None,
-    name: Annotated[str | None, typer.Option(help="Name of the data set in outputs. [default: dataset]", show_default=False)] = None,
-    internal: Annotated[bool, typer.Option("--internal", help="Keep exact small counts (not for leaving the hospital).")] = False,
+    html: shared.Html = None,
+    json: shared.Json = None,
+    fail_on: shared.FailOn = None,
+    name: shared.Name = None,
+    internal: shared.Internal = False,
     format: Annotated[  # noqa: A002 - the option's name is part of the contract
         str | None, typer.Option(help="auto, fhir, hl7v2, omop or table. [default: auto]", show_default=False)
     ] = None,
     mapping: Annotated[str | None, typer.Option(help="Mapping of a tabular layout.", show_default=False)] = None,
     rules: Annotated[list[str] | None, typer.Option(help="Rule pack beside the suite; may repeat.", show_default=False)] = None,
     terminology: Annotated[Path | None, typer.Option(help="Folder of release tables.", show_default=False)] = None,
-    memory: Annotated[str | None, typer.Option(help="Memory limit of the engine. [default: 4GB]", show_default=False)] = None,
-    threads: Annotated[int | None, typer.Option(min=1, help="Worker threads. [default: all cores]", show_default=False)] = None,
+    memory: shared.Memory = None,
+    threads: shared.Threads = None,
     stamp: Annotated[str | None, typer.Option(help="Time to print on the scorecard.", show_default=False)] = None,
-    show_paths: Annotated[bool, typer.Option("--show-paths", help="Print which file-0001 is which path, on stderr.")] = False,
+    show_paths: shared.ShowPaths = False,
 ) -> None:
     """Check an export as ehrready check does, and run a Great Expectations suite on its canonical tables, too."""
     from ehrready import pipeline, saved

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from ehrready.commands import options as shared
+
 if TYPE_CHECKING:
     from ehrready.scorecard import Scorecard
 
@@ -25,11 +27,11 @@ def integration(
     cds_services: Annotated[
         str | None, typer.Option(metavar="FILE", help="The answer of [base]/cds-services as JSON.", show_default=False)
     ] = None,
-    html: Annotated[str | None, typer.Option(help="Write the HTML report here.", show_default=False)] = None,
-    json: Annotated[str | None, typer.Option(help="Write the JSON scorecard here.", show_default=False)] = None,
-    junit: Annotated[str | None, typer.Option(help="Write JUnit XML here, for a CI server.", show_default=False)] = None,
-    markdown: Annotated[str | None, typer.Option(help="Write Markdown here, for a pull request.", show_default=False)] = None,
-    fail_on: Annotated[str | None, typer.Option(help="error, warning or never. [default: error]", show_default=False)] = None,
+    html: shared.Html = None,
+    json: shared.Json = None,
+    junit: shared.Junit = None,
+    markdown: shared.Markdown = None,
+    fail_on: shared.FailOn = None,
     name: Annotated[str | None, typer.Option(help="Name of the EHR in outputs. [default: EHR]", show_default=False)] = None,
     stamp: Annotated[str | None, typer.Option(help="Time to print on the scorecard.", show_default=False)] = None,
 ) -> None:

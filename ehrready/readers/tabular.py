@@ -42,7 +42,34 @@ _GROUP = 256
 GENERIC = "table"
 
 
-class OmopReader:
+class _MappedReader:
+    """What readers of tables by a mapping share: rows need the lookup tables and no other files."""
+
+    format: str
+    _mapping: TableMapping
+    meets: Mapping[str, tuple[str, ...]] = {}
+    kept: tuple[str, ...] = ()
+
+    def read(self, files: Sequence[SourceFile], con: duckdb.DuckDBPyConnection) -> Iterator[Event]:
+        """Fill the canonical tables; yields the events of the ledger, table by table."""
+        yield from self.stage(files, con)
+
+    def stage(self, files: Sequence[SourceFile], con: duckdb.DuckDBPyConnection, among: Sequence[SourceFile] = ()) -> Iterator[Event]:
+        """Read some of the files, with the lookup tables that are ``among`` all of them."""
+        yield from _Reading(self.format, self._mapping, con).run(among or files, frozenset(file.number for file in files))
+
+    def finish(self, con: duckdb.DuckDBPyConnection) -> None:
+        """Nothing waits: a row needs the lookup tables alone."""
+
+    def resolve(self, con: duckdb.DuckDBPyConnection) -> None:
+        """Nothing waits."""
+
+    def looked_up(self, kind: str) -> frozenset[str] | None:
+        """Return the columns that are read of a table that is only looked things up in; None for all other tables."""
+        return self._mapping.looked_up(kind)
+
+
+class OmopReader(_MappedReader):
     """Reader of OMOP CDM 5.3 and 5.4 tables in Parquet or CSV (OHDSI CommonDataModel)."""
 
     format = "omop"
@@ -70,9 +97,6 @@ class OmopReader:
         known = [name for name in table_names(path) if name in self._mapping.reference]
         return known[0] if known and any(path.parent.glob("[pP][eE][rR][sS][oO][nN].*")) else ""
 
-    meets: Mapping[str, tuple[str, ...]] = {}
-    kept: tuple[str, ...] = ()
-
     def read(self, files: Sequence[SourceFile], con: duckdb.DuckDBPyConnection) -> Iterator[Event]:
         """Fill the canonical tables; yields the events of the ledger, table by table."""
         mapped = {rule.table for rule in self._mapping.rules}
@@ -86,26 +110,12 @@ class OmopReader:
                 return
         yield from self.stage(files, con)
 
-    def stage(self, files: Sequence[SourceFile], con: duckdb.DuckDBPyConnection, among: Sequence[SourceFile] = ()) -> Iterator[Event]:
-        """Read some of the files, with the lookup tables that are ``among`` all of them."""
-        yield from _Reading(self.format, self._mapping, con).run(among or files, frozenset(file.number for file in files))
-
-    def finish(self, con: duckdb.DuckDBPyConnection) -> None:
-        """Nothing waits: a row needs the lookup tables alone."""
-
-    def resolve(self, con: duckdb.DuckDBPyConnection) -> None:
-        """Nothing waits."""
-
-    def looked_up(self, kind: str) -> frozenset[str] | None:
-        """Return the columns that are read of a table that is only looked things up in; None for all other tables."""
-        return self._mapping.looked_up(kind)
-
     def source_elements(self) -> dict[str, str]:
         """Map canonical elements to ``table.column`` of the CDM."""
         return self._mapping.source_elements()
 
 
-class TableReader:
+class TableReader(_MappedReader):
     """Reader of any Parquet or CSV table; ``mapping`` is the name of a shipped mapping or a YAML file.
 
     Tables that the mapping does not know, and all without one, are counted and their columns measured.
@@ -124,27 +134,6 @@ class TableReader:
         if not is_parquet(path, head) and not is_csv(path):
             return ""
         return _known_table(self._mapping, path, head) or GENERIC
-
-    meets: Mapping[str, tuple[str, ...]] = {}
-    kept: tuple[str, ...] = ()
-
-    def read(self, files: Sequence[SourceFile], con: duckdb.DuckDBPyConnection) -> Iterator[Event]:
-        """Fill the canonical tables; yields the events of the ledger, table by table."""
-        yield from self.stage(files, con)
-
-    def stage(self, files: Sequence[SourceFile], con: duckdb.DuckDBPyConnection, among: Sequence[SourceFile] = ()) -> Iterator[Event]:
-        """Read some of the files, with the lookup tables that are ``among`` all of them."""
-        yield from _Reading(self.format, self._mapping, con).run(among or files, frozenset(file.number for file in files))
-
-    def finish(self, con: duckdb.DuckDBPyConnection) -> None:
-        """Nothing waits: a row needs the lookup tables alone."""
-
-    def resolve(self, con: duckdb.DuckDBPyConnection) -> None:
-        """Nothing waits."""
-
-    def looked_up(self, kind: str) -> frozenset[str] | None:
-        """Return the columns that are read of a table that is only looked things up in; None for all other tables."""
-        return self._mapping.looked_up(kind)
 
     def source_elements(self) -> dict[str, str]:
         """Map canonical elements to ``table.column`` of the mapped layout; empty without a mapping."""
