@@ -270,10 +270,10 @@ def doctor() -> None:
 
 def main() -> None:
     """Run the command line and turn every outcome into an exit code; never a traceback, never a value."""
+    _no_core_dumps()
     if sys.argv[1:] == ["--version"]:  # scripts ask often: the parser need not be built for it
         sys.stdout.write(f"ehrready {__version__}\n")
         sys.exit(Exit.PASSED)
-    _no_core_dumps()
     signal.signal(signal.SIGTERM, lambda *_: (_ for _ in ()).throw(_Terminated()))
     try:
         code = app(standalone_mode=False)
