@@ -201,7 +201,8 @@ def _verdict(profile: Profile, training: Profile | None, findings: Sequence[Find
     if training is None and not profile.only_predictions and not all(f.dimension in EXTRA_DIMENSIONS for f in findings):
         reasons.append("No training profile was given: this is about the data alone, not about a model.")
     broken = sum(v[0] or 0 for k, v in profile.frames["ledger"].items() if k[1] in {"unreadable", "truncated"})
-    crashed = sorted({f.rule.id for f in findings if f.status == "error"})
+    stopped = [f for f in findings if f.status == "error"]
+    crashed = sorted({f.rule.id for f in stopped if f.rule.check not in _FOREIGN})
     failing = [f for f in findings if f.status == "fail" and not f.waiver]
     waived = _names([f for f in findings if f.waiver])
     errors = _names([f for f in failing if f.rule.severity == "error"])
@@ -209,11 +210,12 @@ def _verdict(profile: Profile, training: Profile | None, findings: Sequence[Find
         [f for f in failing if f.rule.severity == "warning"]
         + [f for f in findings if f.status == "warn" and f.rule.severity != "info" and not f.waiver]
     )
-    if broken or crashed or not profile.total("profiled"):
+    if broken or stopped or not profile.total("profiled"):
         if broken:
             reasons.insert(0, f"{broken} data file{'s' if broken > 1 else ''} could not be read to the end: see the ledger.")
         if crashed:
             reasons.insert(0, f"A check crashed: {', '.join(crashed)}.")
+        reasons[:0] = [f"{f.reason}." for f in stopped if f.rule.check in _FOREIGN]
         if not profile.total("profiled"):
             reasons.insert(0, "No record could be read.")
         return "cannot-tell", reasons

@@ -234,7 +234,10 @@ def _finding() -> Schema:
             "source_element": _text("The same place in the user's format."),
             "group": _map(_text("Its value."), "Group, such as a code system; empty is everybody."),
             "defect": _text("What is counted; empty where nothing was."),
-            "status": _enum(STATUSES, "The last three are never a pass: not-assessed, not-applicable, error (the check crashed)."),
+            "status": _enum(
+                STATUSES,
+                "The last three are never a pass: not-assessed, not-applicable, error (the check crashed, or met a document that it cannot judge).",
+            ),
             "owner": _text("Who mends it."),
             "numerator": _count("Defects; null when hidden or not assessed.", null=True),
             "denominator": _count("Out of; null when hidden or not assessed.", null=True),

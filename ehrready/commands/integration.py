@@ -16,7 +16,12 @@ if TYPE_CHECKING:
 def integration(
     contract: Annotated[str, typer.Option(metavar="FILE", help="Model contract (YAML).", show_default=False)],
     capability: Annotated[
-        str | None, typer.Option(metavar="FILE", help="The server's CapabilityStatement (GET [base]/metadata) as JSON.", show_default=False)
+        str | None,
+        typer.Option(
+            metavar="FILE",
+            help="The server's CapabilityStatement (GET [base]/metadata) as JSON; or its base address, as --base.",
+            show_default=False,
+        ),
     ] = None,
     base: Annotated[
         str | None, typer.Option(metavar="URL", help="FHIR base address: metadata and SMART configuration are fetched.", show_default=False)
@@ -40,6 +45,8 @@ def integration(
     from ehrready.errors import UsageError
 
     gate = common.gate(fail_on)
+    if capability and base is None and capability.startswith(("https://", "http://")):
+        capability, base = None, capability
     if (capability is None) == (base is None):
         raise UsageError("give --capability FILE or --base URL, one of them")
     card = judged(contract, capability, base=base, smart=smart, cds_services=cds_services, name=name, stamp=stamp)
@@ -67,10 +74,10 @@ def judged(
     wanted = contracts.load(contract)
     signing = documents.smart(smart) if smart else None
     if base is None:
-        server = documents.capability(str(capability))
+        server = documents.capability(str(capability), wanted.deployment.fhir_version)
     else:
         data = fetcher.fetch(base, fetcher.METADATA)
-        server = documents.parse_capability(data or b"", "the server's metadata")
+        server = documents.parse_capability(data or b"", "the server's metadata", wanted.deployment.fhir_version)
         if signing is None and (found := fetcher.fetch(base, fetcher.SMART)) is not None:
             signing = documents.parse_smart(found, "the server's SMART configuration")
     pack, findings = needs.findings(wanted, server, signing, documents.hooks(cds_services) if cds_services else None)

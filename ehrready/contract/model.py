@@ -9,8 +9,15 @@ from typing import Any
 AGGREGATIONS = ("latest", "first", "mean", "median", "min", "max", "sum", "count", "any", "trend")
 #: What a column of a table of predictions may be; an output's ``columns`` name those that are called otherwise.
 COLUMNS = ("patient", "time", "score", "class", "label", "label_time", "text", "citations", "sex", "age")
+#: FHIR releases that the readers know, by the major and minor number of their versions (http://hl7.org/fhir/directory.html).
+FHIR_RELEASES = {"3.0": "STU3", "4.0": "R4", "4.3": "R4B", "5.0": "R5"}
 #: What an output is (45 CFR 170.315(b)(11)(iv)(B)(1)(iv) calls it the type of output).
 OUTPUT_KINDS = ("score", "class", "text")
+
+
+def fhir_release(version: str) -> str:
+    """Return the major and minor number of a FHIR version: 4.0.0 and 4.0.1 are one release (R4), 4.3.0 is another (R4B)."""
+    return ".".join(version.split(".")[:2])
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,6 +14,7 @@ from ehrready import files
 from ehrready.contract.model import (
     AGGREGATIONS,
     COLUMNS,
+    FHIR_RELEASES,
     OUTPUT_KINDS,
     Cohort,
     Contract,
@@ -23,6 +24,7 @@ from ehrready.contract.model import (
     Output,
     Owner,
     WriteBack,
+    fhir_release,
 )
 from ehrready.errors import UsageError
 from ehrready.rules.document import Document, compose, hint, shown
@@ -165,12 +167,20 @@ class _Parser(Document):
             self._share(body["alert_share"], "alert_share", 0.0) if "alert_share" in body else None,
             {key: self._text(value, f"columns.{key}") for key, value in self._part(body.get("columns"), COLUMNS, "columns").items()},
             WriteBack(
-                self._text(back.get("resource"), "resource"),
+                self._resource(back.get("resource")),
                 self._choices(back.get("interactions"), INTERACTIONS, "interactions"),
                 tuple(self.texts(back.get("hooks"), "hooks")),
             ),
             self._text(body.get("owner"), "owner") or "clinical-informatics",
         )  # fmt: skip
+
+    def _resource(self, node: yaml.Node | None) -> str:
+        from ehrready.readers.fhir import resource_types  # not before it is needed: it brings the readers' libraries
+
+        name = "" if node is None else self._text(node, "resource")
+        if name and name not in resource_types():
+            self.wrong(node, f"resource {shown(name)} is no resource type of FHIR{hint(name, resource_types())}")
+        return name
 
     def _threshold(self, node: yaml.Node | None, low: float | None, high: float | None) -> float | None:
         value = self._number(node, "threshold")
@@ -210,10 +220,17 @@ class _Parser(Document):
         if not isinstance(bulk, bool):
             self.wrong(body["bulk_export"], "bulk_export must be true or false")
         return Deployment(
-            self._text(body.get("fhir_version"), "fhir_version") or "4.0.1", bool(bulk), self._choice(body.get("smart"), SMART, "smart"),
+            self._fhir(body.get("fhir_version")), bool(bulk), self._choice(body.get("smart"), SMART, "smart"),
             tuple(self.texts(body.get("scopes"), "scopes")), tuple(self.texts(body.get("profiles"), "profiles")),
             self._whole(body.get("page_size"), "page_size"), self._whole(body.get("requests_per_minute"), "requests_per_minute"),
         )  # fmt: skip
+
+    def _fhir(self, node: yaml.Node | None) -> str:
+        version = self._text(node, "fhir_version") or "4.0.1"
+        if fhir_release(version) not in FHIR_RELEASES:
+            known = ", ".join(f"{number}.x ({name})" for number, name in FHIR_RELEASES.items())
+            self.wrong(node, f"fhir_version is {shown(version)}, and must be a version of {known}")
+        return version
 
     def _owner(self, node: yaml.Node) -> Owner:
         body = self._part(node, ("name", "email", "webhook", "style"), "the owner")

@@ -1,6 +1,6 @@
 """Reads a CapabilityStatement, a SMART configuration and CDS Hooks services into what can be asked of them.
 
-Sources: FHIR R4 CapabilityStatement (http://hl7.org/fhir/R4/capabilitystatement.html), SMART App Launch 2.2 conformance
+Sources: FHIR CapabilityStatement (http://hl7.org/fhir/R4/capabilitystatement.html, and the same page of STU3 and R5), SMART App Launch 2.2 conformance
 (.well-known/smart-configuration), CDS Hooks 2.0 discovery.  Texts of the statement are never kept: only codes of FHIR and URLs.
 """
 
@@ -13,10 +13,10 @@ from typing import Any
 import orjson
 
 from ehrready import files
+from ehrready.contract.model import fhir_release
 from ehrready.errors import UsageError
 
 _MAX_BYTES = 20_000_000
-_CONFORMANCE = "DSTU2 has Conformance instead: give the server's R4 metadata"
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +31,10 @@ class Resource:
 
 @dataclass(frozen=True, slots=True)
 class Capability:
-    """A server's CapabilityStatement: resources by type, operations of the system, security services, guides."""
+    """A server's CapabilityStatement: resources by type, operations of the system, security services, guides.
+
+    ``judged``: it is of the FHIR release that was asked for; what one of another release declares is not read, and all is empty.
+    """
 
     fhir_version: str
     kind: str
@@ -40,6 +43,7 @@ class Capability:
     operations: frozenset[str] = frozenset()
     security: frozenset[str] = frozenset()
     guides: frozenset[str] = frozenset()
+    judged: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,20 +57,25 @@ class Smart:
     token_endpoint: bool
 
 
-def capability(path: str) -> Capability:
-    """Read a CapabilityStatement; raises UsageError when it is none, or not in the shape that FHIR gives it."""
+def capability(path: str, wanted: str) -> Capability:
+    """Read a CapabilityStatement of the FHIR version ``wanted``; raises UsageError when it is none, or not in the shape that FHIR gives it."""
     place = f"capability statement {Path(path).name}"
-    return parse_capability(files.read(path, place), place)
+    return parse_capability(files.read(path, place), place, wanted)
 
 
-def parse_capability(data: bytes, place: str) -> Capability:
+def parse_capability(data: bytes, place: str, wanted: str) -> Capability:
     """Return what a CapabilityStatement's bytes declare; raises UsageError as :func:`capability` does."""
     document = _document(data, place)
     kind = document.get("resourceType")
-    if kind != "CapabilityStatement":
-        raise UsageError(f"{place}: resourceType must be CapabilityStatement" + (f" ({_CONFORMANCE})" if kind == "Conformance" else ""))
-    if not isinstance(document.get("fhirVersion"), str):
+    if kind not in {"CapabilityStatement", "Conformance"}:  # DSTU2 called it Conformance
+        raise UsageError(f"{place}: resourceType must be CapabilityStatement")
+    version = document.get("fhirVersion")
+    if not isinstance(version, str):
         raise UsageError(f"{place}: fhirVersion is missing: ask the vendor for the whole statement (GET [base]/metadata)")
+    if fhir_release(version) != fhir_release(wanted):
+        return Capability(version, str(document.get("kind")), len(data), judged=False)
+    if kind == "Conformance":
+        raise UsageError(f"{place}: resourceType must be CapabilityStatement: Conformance is of DSTU2")
     found: dict[str, Resource] = {}
     operations: set[str] = set()
     security: set[str] = set()
@@ -87,14 +96,16 @@ def parse_capability(data: bytes, place: str) -> Capability:
                 found[name] = Resource(
                     _texts(item.get("interaction"), "code", f"{place}: interaction"),
                     _texts(item.get("searchParam"), "name", f"{place}: searchParam"),
-                    frozenset(map(_bare, _strings(item.get("supportedProfile"), f"{place}: supportedProfile") | _one(item.get("profile")))),
+                    frozenset(map(_bare, _strings(item.get("supportedProfile"), f"{place}: supportedProfile") | _canonical(item.get("profile")))),
                     frozenset(_operations(item, place)),
                 )  # fmt: skip
     guides = _strings(document.get("instantiates"), f"{place}: instantiates") | _strings(
         document.get("implementationGuide"), f"{place}: implementationGuide"
     )
+    if isinstance(document.get("profile"), list):  # STU3: the profiles of the whole server
+        guides = guides.union(*map(_canonical, document["profile"]))
     return Capability(
-        document["fhirVersion"], str(document.get("kind")), len(data), found, frozenset(operations), frozenset(security), frozenset(map(_bare, guides)),
+        version, str(document.get("kind")), len(data), found, frozenset(operations), frozenset(security), frozenset(map(_bare, guides)),
     )  # fmt: skip
 
 
@@ -153,9 +164,10 @@ def _strings(value: Any, place: str) -> frozenset[str]:
     return frozenset(value or ())
 
 
-def _one(value: Any) -> frozenset[str]:
-    """Return a canonical, which DSTU2 and STU3 wrap in a Reference, as a set."""
-    return frozenset([value]) if isinstance(value, str) else frozenset()
+def _canonical(value: Any) -> frozenset[str]:
+    """Return a canonical, which STU3 wraps in a Reference, as a set."""
+    url = value.get("reference") if isinstance(value, dict) else value
+    return frozenset([url]) if isinstance(url, str) else frozenset()
 
 
 def _texts(value: Any, key: str, place: str) -> frozenset[str]:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 from ehrready.checks import Outcome
 from ehrready.contract import Contract, Output
+from ehrready.contract.model import FHIR_RELEASES, fhir_release
 from ehrready.evaluate import Finding
 from ehrready.integration.capability import Capability, Resource, Smart
 from ehrready.rules import Pack, Rule
@@ -45,14 +48,23 @@ QUESTIONS: tuple[tuple[str, str, str], ...] = (
 
 
 def findings(contract: Contract, server: Capability, smart: Smart | None, hooks: frozenset[str] | None) -> tuple[Pack, list[Finding]]:
-    """Return the checklist; what the documents cannot tell is ``not-assessed`` and, where it is optional to give them, says how."""
+    """Return the checklist; what the documents cannot tell is ``not-assessed`` and, where it is optional to give them, says how.
+
+    A statement of another FHIR release than the contract's is an ``error`` (the verdict: cannot tell), and nothing else is judged by it.
+    """
     found = [
         _version(contract, server),
         *_reading(contract, server),
         *_bulk(contract, server),
-        *_writing(contract.outputs, server, hooks),
-        *_smart(contract, server, smart),
+        *_writing(contract.outputs, server),
         *_profiles(contract, server),
+    ]
+    if not server.judged:
+        unread = "the capability statement is of another FHIR release than the contract's"
+        found[1:] = [replace(f, outcome=Outcome("undeclared"), status="not-assessed", reason=unread) for f in found[1:]]
+    found += [
+        *_hooks(contract.outputs, hooks),
+        *_smart(contract, server, smart),
         *(_question(*question) for question in QUESTIONS),
     ]
     name = f"integration {contract.model}"
@@ -61,29 +73,36 @@ def findings(contract: Contract, server: Capability, smart: Smart | None, hooks:
 
 def _finding(
     name: str, title: str, why: str, fix: str, needed: Sequence[str], lacking: Sequence[str], *, owner: str = "engineering", reason: str = "",
-    severity: str = "error",
+    severity: str = "error", status: str = "not-assessed",
 ) -> Finding:  # fmt: skip
     rule = Rule(f"integration-{name}", CHECK, ("",), severity, owner, why, fix, title, min_n=1, pack="integration")
     if reason:
-        return Finding(rule, "integration", "", "", Outcome("undeclared"), "not-assessed", reason)
+        return Finding(rule, "integration", "", "", Outcome("undeclared"), status, reason)
     outcome = Outcome("undeclared", len(lacking), len(needed), people=False, detail="; ".join(lacking), partition=rule.id)
     return Finding(rule, "integration", "", "", outcome, "fail" if lacking else "pass")
 
 
 def _version(contract: Contract, server: Capability) -> Finding:
     wanted = contract.deployment.fhir_version
-    same = _release(server.fhir_version) == _release(wanted)
+    reason = "" if server.judged else (
+        f"fhirVersion of the capability statement (file-0001) is {_told(server.fhir_version)}, the contract needs {_told(wanted)}; "
+        "nothing that it declares was judged"
+    )  # fmt: skip
     return _finding(
         "fhir-version", "The server speaks the FHIR release that the model was built on",
         "Elements move between releases of FHIR: a mapping of one reads another wrongly, or not at all.",
-        "Ask for an endpoint of the release in the contract, or build and test the mapping of the other one.",
-        [f"FHIR {wanted}"], [] if same else [f"FHIR {wanted} (another release is declared)"],
+        "Give the statement of the endpoint that has the contract's release; or build and test the mapping of the other release, and write it into the contract.",
+        [f"FHIR {wanted}"], (), reason=reason, status="error",
     )  # fmt: skip
 
 
-def _release(version: str) -> str:
-    """Return major.minor: 4.0.1 and 4.0.0 are one release (R4), 4.3.0 is R4B."""
-    return ".".join(version.split(".")[:2])
+def _told(version: str) -> str:
+    """Return a version by number and name; a text that is none is not repeated."""
+    number = re.match(r"\d{1,2}(\.\d{1,2}){1,2}(?![\w.])", version)
+    if not number:
+        return "no version of FHIR"
+    name = {"1.0": "DSTU2", **FHIR_RELEASES}.get(fhir_release(number[0]))
+    return number[0] + (f" ({name})" if name else "")
 
 
 def _reading(contract: Contract, server: Capability) -> Iterator[Finding]:
@@ -127,7 +146,7 @@ def _bulk(contract: Contract, server: Capability) -> Iterator[Finding]:
     )  # fmt: skip
 
 
-def _writing(outputs: Sequence[Output], server: Capability, hooks: frozenset[str] | None) -> Iterator[Finding]:
+def _writing(outputs: Sequence[Output], server: Capability) -> Iterator[Finding]:
     for output in outputs:
         back = output.write_back
         if back.resource:
@@ -139,6 +158,11 @@ def _writing(outputs: Sequence[Output], server: Capability, hooks: frozenset[str
                 "Ask the vendor to enable the interaction, or take another way to the chart: CDS Hooks, HL7v2 ORU, a flowsheet.",
                 [f"{back.resource} {i}" for i in wanted], [f"{back.resource} {i}" for i in wanted if i not in declared], owner=output.owner,
             )  # fmt: skip
+
+
+def _hooks(outputs: Sequence[Output], hooks: frozenset[str] | None) -> Iterator[Finding]:
+    for output in outputs:
+        back = output.write_back
         if back.hooks:
             yield _finding(
                 f"hooks-{output.name}", f"The CDS Hooks of the output {output.name} are there",

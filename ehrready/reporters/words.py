@@ -23,7 +23,7 @@ VERDICTS = {
 }
 #: Status → words for a badge.
 STATUSES = {
-    "error": "Check crashed",
+    "error": "Could not be judged",
     "fail": "Failed",
     "warn": "Warning",
     "pass": "Passed",

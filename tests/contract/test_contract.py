@@ -208,6 +208,41 @@ def test_every_mistake_is_told_with_its_line() -> None:
         assert re.search(rf"contract.yaml:{line}: .*{re.escape(words)}", told), (line, words, told)
 
 
+@pytest.mark.parametrize(
+    ("line", "instead", "said"),
+    [
+        (4, "  - {name: x, table: obsrvation}", "table must be one of patient, .*did you mean 'observation'"),
+        (4, "  - {name: x, table: observation, element: valu}", "unknown key 'element'"),
+        (4, "  - {name: x, table: condition, codes: {ICD-10-XM: ['*']}}", "unknown code system 'ICD-10-XM'"),
+        (6, "  - {name: r, kind: score, range: [0, 1], write_back: {resource: RiskAssesment}}", "'RiskAssesment' is no resource type .*did you mean 'RiskAssessment'"),
+        (6, "  - {name: r, kind: score, range: [0, 1], write_back: {resource: RiskAssessment, interactions: [creat]}}", "did you mean 'create'"),
+        (6, "  - {name: r, kind: score, range: [0, 1], columns: {patiennt: x}}", "unknown key 'patiennt'"),
+        (2, "model: {name: a, version: 1}\ncohort: {having: [encountr]}", "did you mean 'encounter'"),
+        (2, "model: {name: a, version: 1}\nsubgroups: [sexx]", "did you mean 'sex'"),
+        (2, "model: {name: a, version: 1}\ndeployment: {fhir_version: R4}", "fhir_version is 'R4', and must be"),
+        (2, "model: {name: a, version: 1}\ncard: {developper: us}", "did you mean 'developer'"),
+    ],
+)  # fmt: skip
+def test_what_the_contract_does_not_know_ends_the_command_with_its_line(tmp_path: Path, line: int, instead: str, said: str) -> None:
+    lines = [
+        'contract: "1.0"',
+        "model: {name: a, version: 1}",
+        "features:",
+        "  - {name: x, table: observation}",
+        "outputs:",
+        "  - {name: r, kind: text}",
+    ]
+    lines[line - 1] = instead
+    path = tmp_path / "contract.yaml"
+    path.write_text("\n".join(lines))
+    (tmp_path / "metadata.json").write_text("{}")
+    done = CliRunner().invoke(app, ["integration", "--capability", str(tmp_path / "metadata.json"), "--contract", str(path)])
+    assert isinstance(done.exception, UsageError)  # which the command line turns into exit 2
+    assert done.exception.code == 2
+    (problem,) = done.exception.problems
+    assert re.match(rf"contract.yaml:{line + instead.count(chr(10))}: .*{said}", problem), problem
+
+
 @pytest.mark.parametrize("data", [b"", b"[]", b"a: &x 1\nb: *x", b"\xff\xfe", b"{" * 200])
 def test_what_is_no_contract_is_refused(data: bytes) -> None:
     with pytest.raises(UsageError):

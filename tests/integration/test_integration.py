@@ -126,9 +126,7 @@ def _without(kind: str) -> dict[str, Any]:
     statement = _statement()
     (rest,) = statement["rest"]
     by_name = {r["type"]: r for r in rest["resource"]}
-    if kind == "fhir-version":
-        statement["fhirVersion"] = "3.0.2"
-    elif kind == "read-observation":
+    if kind == "read-observation":
         by_name["Observation"]["searchParam"] = [{"name": "patient"}]
     elif kind == "read-medication":
         rest["resource"] = [r for r in rest["resource"] if r["type"] != "MedicationRequest"]
@@ -144,7 +142,6 @@ def _without(kind: str) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("kind", "counts"),
     [
-        ("fhir-version", (1, 1)),
         ("read-observation", (2, 4)),
         ("read-medication", (2, 2)),
         ("bulk-export", (1, 1)),
@@ -160,6 +157,47 @@ def test_each_capability_that_is_not_declared_is_found_alone(tmp_path: Path, kin
     assert (finding["numerator"], finding["denominator"]) == counts
     assert code == (0 if kind == "profiles" else 1)
     assert document["verdict"] == ("ready-with-conditions" if kind == "profiles" else "not-ready")
+
+
+@pytest.mark.parametrize(
+    ("statement", "told"),
+    [
+        (_statement(fhirVersion="3.0.2"), "3.0.2 (STU3)"), (_statement(fhirVersion="5.0.0"), "5.0.0 (R5)"), (_statement(fhirVersion="4.3.0"), "4.3.0 (R4B)"),
+        ({"resourceType": "Conformance", "fhirVersion": "1.0.2", "rest": {}}, "1.0.2 (DSTU2)"),
+        (_statement(fhirVersion="Canary 4.0"), "no version of FHIR"),
+    ],
+)  # fmt: skip
+def test_a_statement_of_another_fhir_release_cannot_be_judged(tmp_path: Path, statement: dict[str, Any], told: str) -> None:
+    document, code = _run(tmp_path, statement)
+    assert (document["verdict"], code) == ("cannot-tell", 3)
+    (finding,) = [f for f in document["findings"] if f["rule"] == "integration-fhir-version"]
+    assert (finding["status"], finding["owner"]) == ("error", "engineering")
+    said = f"fhirVersion of the capability statement (file-0001) is {told}, the contract needs 4.0.1 (R4)"
+    assert said in finding["message"]
+    assert said in document["verdict_reasons"][1]
+    # what it declares is not read by the rules of another release, and is no pass
+    statuses = _statuses(document)
+    assert {rule for rule, status in statuses.items() if status == "pass"} == {"smart", "scopes", "hooks-risk"}
+    assert "Canary" not in json.dumps(document)
+    assert document_checks.first_problem(document, "scorecard") == ""
+    assert "Could not be judged" in (tmp_path / "card.html").read_text()
+
+
+def test_the_release_that_the_contract_names_is_the_one_that_is_read(tmp_path: Path) -> None:
+    statement = _statement(fhirVersion="3.0.2")
+    observation = statement["rest"][0]["resource"][1]
+    observation["profile"] = {"reference": observation.pop("supportedProfile")[0]}  # as STU3 writes it
+    document, code = _run(tmp_path, statement, text=TEXT.replace("4.0.1", "3.0.2"))
+    assert (set(_statuses(document).values()), code) == ({"pass"}, 0)
+    statement["profile"] = [observation.pop("profile")]
+    assert _statuses(_run(tmp_path, statement, text=TEXT.replace("4.0.1", "3.0.2"))[0])["profiles"] == "pass"
+
+
+def test_a_contract_of_no_fhir_release_is_refused_with_its_line(tmp_path: Path) -> None:
+    with pytest.raises(
+        UsageError, match=r"contract.yaml:9: fhir_version is '1.0.2', and must be a version of 3.0.x \(STU3\), 4.0.x \(R4\)"
+    ):
+        _run(tmp_path, _statement(), text=TEXT.replace("4.0.1", "1.0.2"))
 
 
 def test_another_resource_may_hold_the_medication(tmp_path: Path) -> None:
@@ -205,7 +243,7 @@ def test_what_nobody_gave_cannot_be_told_and_is_no_pass(tmp_path: Path) -> None:
     ("statement", "words"),
     [
         ("{", "not JSON"), ("[]", "must be a JSON object"), ({"resourceType": "Patient"}, "must be CapabilityStatement"),
-        ({"resourceType": "Conformance"}, "DSTU2"), ({"resourceType": "CapabilityStatement"}, "fhirVersion is missing"),
+        ({"resourceType": "Conformance"}, "fhirVersion is missing"), ({"resourceType": "Conformance", "fhirVersion": "4.0.1"}, "Conformance is of DSTU2"), ({"resourceType": "CapabilityStatement"}, "fhirVersion is missing"),
         (_statement(rest={}), "rest must be a list"), (_statement(rest=[{"mode": "server", "resource": ["Patient"]}]), "rest.resource must be a list"),
         (_statement(rest=[{"security": []}, {"security": ["x"]}]), "rest.security must be an object"), (_statement(instantiates="x"), "instantiates must be a list"),
     ],
@@ -243,7 +281,7 @@ def test_any_json_is_read_or_refused(tmp_path_factory: pytest.TempPathFactory, r
     path = tmp_path_factory.mktemp("any") / "metadata.json"
     path.write_text(json.dumps(_statement(rest=rest)))
     try:
-        found = documents.capability(str(path))
+        found = documents.capability(str(path), "4.0.1")
     except UsageError as refused:
         assert "metadata.json" in str(refused)  # noqa: PT017 - either answer is right
     else:
@@ -279,10 +317,10 @@ def base() -> Iterator[str]:
         found.shutdown()
 
 
-def _fetch(tmp_path: Path, base: str) -> dict[str, str]:
+def _fetch(tmp_path: Path, base: str, option: str = "--base") -> dict[str, str]:
     (tmp_path / "contract.yaml").write_text(TEXT.replace(", hooks: [patient-view]", ""))
     out = tmp_path / "card.json"
-    done = CliRunner().invoke(app, ["integration", "--base", base, "--contract", str(tmp_path / "contract.yaml"), "--json", str(out)])
+    done = CliRunner().invoke(app, ["integration", option, base, "--contract", str(tmp_path / "contract.yaml"), "--json", str(out)])
     if done.exception is not None and not isinstance(done.exception, SystemExit):
         raise done.exception
     return _statuses(json.loads(out.read_text()))
@@ -295,6 +333,12 @@ def test_a_server_is_asked_for_what_it_declares_and_nothing_else(tmp_path: Path,
     }
     assert set(_fetch(tmp_path, base + "/").values()) == {"pass"}
     assert _Fhir.asked == [("/fhir/metadata", None), ("/fhir/.well-known/smart-configuration", None)]
+
+
+def test_an_address_as_the_capability_is_the_base(tmp_path: Path, base: str) -> None:
+    _Fhir.pages = {"/fhir/metadata": (200, json.dumps(_statement()).encode())}
+    assert _fetch(tmp_path, base, "--capability")["read-observation"] == "pass"
+    assert [path for path, _ in _Fhir.asked] == ["/fhir/metadata", "/fhir/.well-known/smart-configuration"]
 
 
 def test_a_server_without_smart_configuration_leaves_it_open(tmp_path: Path, base: str) -> None:
