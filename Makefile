@@ -22,7 +22,7 @@ test: .venv/.dev ## run the tests
 
 spark: .venv/.spark ## add PySpark (0.5 GB; needs a Java runtime), so that its tests run
 
-servers: .venv-servers/.made ## the object-store server that the tests of cloud sources start
+servers: .venv-servers/.made ## the object store and the FHIR server that tests start
 
 lint: .venv/.dev ## style, docstrings and format, as configured in pyproject.toml
 	$(BIN)/ruff check .
@@ -57,7 +57,7 @@ lock: ## refresh the locks (needs uv; CONTRIBUTING.md tells when and how)
 	$(COMPILE) $(UPGRADE) pyproject.toml -o requirements.lock
 	$(COMPILE) $(UPGRADE) pyproject.toml --extra dev --extra cloud --extra lake --extra postgres -c requirements.lock -o requirements-dev.lock
 	$(COMPILE) $(UPGRADE) pyproject.toml --extra spark -c requirements.lock -o requirements-spark.lock
-	printf 'moto[server]>=5.2.5,<6\n' | $(COMPILE) - -o requirements-servers.lock
+	printf 'moto[server]>=5.2.5,<6\nfhirstarter>=4.2,<5\nuvicorn>=0.35,<1\n' | $(COMPILE) - -o requirements-servers.lock
 	printf 'hatchling\neditables\n' | $(COMPILE) -c requirements-dev.lock - -o requirements-build.lock
 
 clean: ## remove the environment and all that the commands leave
@@ -83,7 +83,7 @@ $(BIN)/python:
 	$(PIP) --require-hashes --only-binary :all: --no-binary pyspark -r requirements-spark.lock
 	@touch $@
 
-# An environment of its own: what the server needs cannot stand beside great-expectations.
+# An environment of its own: what the object store needs cannot stand beside great-expectations.
 .venv-servers/.made: requirements-servers.lock
 	$(PYTHON) -m venv .venv-servers
 	.venv-servers/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes --only-binary :all: -r requirements-servers.lock

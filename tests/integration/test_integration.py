@@ -289,7 +289,7 @@ def test_any_json_is_read_or_refused(tmp_path_factory: pytest.TempPathFactory, r
 
 
 class _Fhir(BaseHTTPRequestHandler):
-    """A FHIR server that serves what it declares, and notes what it was asked."""
+    """A web server that serves what a FHIR server declares, and notes what it was asked (one that runs: test_real_server.py)."""
 
     pages: ClassVar[dict[str, tuple[int, bytes]]] = {}
     asked: ClassVar[list[tuple[str, str | None]]] = []
