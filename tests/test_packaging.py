@@ -121,6 +121,23 @@ def test_heavy_libraries_are_not_imported_at_start(arguments: str | None, tmp_pa
         assert ehrready.__version__ in ran.stdout + ran.stderr
 
 
+@pytest.mark.parametrize("kind", ["fhir", "hl7v2", "omop"])
+def test_a_whole_check_does_not_import_what_it_does_not_need(kind: str, tmp_path: Path) -> None:
+    """Importing pandas costs as much as checking 10 MB, and pyarrow imports it for some of its conveniences."""
+    code = (
+        "import sys\nfrom ehrready.cli import main\n"
+        f"for arguments in (['profile', {str(ROOT / 'sample_data/training' / kind)!r}, '-o', 'p.json'], "
+        f"['check', {str(ROOT / 'sample_data/live' / kind)!r}, '--against', 'p.json', '--html', 'c.html', '--json', 'c.json']):\n"
+        "    sys.argv = ['ehrready', *arguments]\n    try: main()\n    except SystemExit: pass\n"
+        "print('loaded:', *(name for name in ('great_expectations', 'pandas', 'sklearn', 'pyspark') if name in sys.modules))"
+    )
+    ran = subprocess.run(
+        [sys.executable, "-c", code], check=True, capture_output=True, text=True, cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(ROOT)}
+    )
+    assert ran.stdout.splitlines()[-1].rstrip() == "loaded:"
+    assert (tmp_path / "c.html").exists()
+
+
 def _section(title: str) -> str:
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     match = re.search(rf"^## {title}\n(.*?)(?=^## |\Z)", readme, flags=re.MULTILINE | re.DOTALL)

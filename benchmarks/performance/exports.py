@@ -25,14 +25,14 @@ _TYPES = rb"(?:Patient|Encounter|Observation|Condition|MedicationRequest|Medicat
 
 
 def _population() -> Any:
-    from benchmarks.planted.__main__ import population
+    from benchmarks.planted.samples import population
 
     return population(SEED, BASE_PATIENTS)
 
 
 def _base(fmt: str) -> dict[str, bytes]:
     """Return the files of the base population, decompressed."""
-    from benchmarks.planted.__main__ import write
+    from benchmarks.planted.samples import write
     from ehrready.readers.blocks import open_stream
 
     with tempfile.TemporaryDirectory() as folder:

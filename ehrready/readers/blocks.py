@@ -12,7 +12,7 @@ import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, cast
+from typing import Any, BinaryIO, cast
 
 import numpy as np
 import pyarrow as pa
@@ -214,6 +214,15 @@ def integers(values: np.typing.NDArray[np.int64]) -> pa.Array:
     """Return an int64 Arrow array over a NumPy one (``pyarrow.array`` would import pandas: a second)."""
     values = np.ascontiguousarray(values, dtype=np.int64)
     return pa.Array.from_buffers(pa.int64(), len(values), [None, pa.py_buffer(values)])
+
+
+def numbers(column: pa.Array | pa.ChunkedArray) -> np.typing.NDArray[Any]:
+    """Return the NumPy array of a column of whole numbers without nulls, without ``to_numpy`` (see ``integers``)."""
+    parts = []
+    for chunk in column.chunks if isinstance(column, pa.ChunkedArray) else [column]:
+        values = np.frombuffer(chunk.buffers()[1] or b"", np.dtype(f"i{column.type.byte_width}"))
+        parts.append(values[chunk.offset : chunk.offset + len(chunk)])
+    return parts[0] if len(parts) == 1 else np.concatenate(parts or [np.zeros(0, np.int64)])
 
 
 def strings(values: list[bytes]) -> pa.Array:

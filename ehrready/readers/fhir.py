@@ -34,6 +34,7 @@ from ehrready.readers.blocks import (
     Integers,
     batched,
     integers,
+    numbers,
     open_stream,
     strings,
     truths,
@@ -159,7 +160,7 @@ class FhirReader:
     def _block(self, con: duckdb.DuckDBPyConnection, table: pa.Table, kind: str, blocks: Blocks) -> Iterator[Event]:
         """Read one block of lines or documents into the canonical tables."""
         facts = _scan(con, table, "lines" if kind == "ndjson" else "documents")
-        files, places = (table.column(name).to_numpy() for name in ("file", "pos"))
+        files, places = (numbers(table.column(name)) for name in ("file", "pos"))
         odd = facts.odd | np.isin(files, list(blocks.deep)) if blocks.deep else facts.odd
         opening = "{[" if kind == "document" else "{"
         good = facts.ok & np.isin(facts.first, list(opening))
@@ -194,7 +195,7 @@ class FhirReader:
     def _elements(self, con: duckdb.DuckDBPyConnection, elements: Elements, blocks: Blocks) -> Iterator[Event]:
         """Read entries or elements of a document that is read in pieces, each as a Bundle or a list of its own."""
         table = elements.table
-        files, places, text = table.column("file").to_numpy(), table.column("pos").to_numpy(), table.column("text")
+        files, places, text = numbers(table.column("file")), numbers(table.column("pos")), table.column("text")
         odd = _odd(con, table)
         bad = np.array([i for i, line in _texts(text, odd) if too_deep(line.encode()) or _strict(line.encode()) is None], np.int64)
         for i in bad.tolist():
@@ -269,7 +270,7 @@ class FhirReader:
 
     def _extract(self, con: duckdb.DuckDBPyConnection, name: str, rows: pa.Table, blocks: Blocks) -> Iterator[Event]:
         """Extract the resources of one type; those without a type are rejected."""
-        records = rows.column("record").to_numpy()
+        records = numbers(rows.column("record"))
         if not name:
             yield from (Rejected(record >> POSITION_BITS, record & _POSITION, "no-resource-type") for record in np.sort(records).tolist())
             return
@@ -351,14 +352,14 @@ def _scan(con: duckdb.DuckDBPyConnection, table: pa.Table, trust: str) -> _Facts
         """'^\\{\\s*"resourceType"\\s*:\\s*"([A-Za-z]+)"', 1), '') AS head FROM _scanned))"""
     ).to_arrow_table()
     con.unregister("_scanned")
-    order = np.argsort(found.column("i").to_numpy(), kind="stable")
+    order = np.argsort(numbers(found.column("i")), kind="stable")
     kinds, kind = _coded(found.column("kind"))
     firsts, first = _coded(found.column("first"))
     return _Facts(
         kind[order],
         kinds,
-        found.column("ok").to_numpy()[order].astype(np.bool_),
-        found.column("odd").to_numpy()[order].astype(np.bool_),
+        numbers(found.column("ok"))[order].astype(np.bool_),
+        numbers(found.column("odd"))[order].astype(np.bool_),
         np.array([*firsts, ""], np.str_)[first[order]],
     )
 
@@ -376,7 +377,7 @@ def _coded(column: pa.ChunkedArray) -> tuple[list[str], Integers]:
     """Return the different texts of a column and, for each row, which one it is."""
     encoded = column.combine_chunks().dictionary_encode()
     encoded = encoded.combine_chunks() if isinstance(encoded, pa.ChunkedArray) else encoded
-    return encoded.dictionary.to_pylist(), encoded.indices.to_numpy().astype(np.int64)
+    return encoded.dictionary.to_pylist(), numbers(encoded.indices).astype(np.int64)
 
 
 def _rows(records: Integers, urls: pa.ChunkedArray | None, texts: pa.ChunkedArray, chosen: np.typing.NDArray[np.bool_]) -> pa.Table:

@@ -8,7 +8,7 @@ import duckdb
 import numpy as np
 import pyarrow as pa
 
-from ehrready.readers.blocks import BATCH_ROWS, Integers, batched
+from ehrready.readers.blocks import BATCH_ROWS, Integers, batched, numbers
 
 #: Documents are large: DuckDB gets them in batches of so many bytes, to use all threads.
 _BATCH_BYTES = 1024 * 1024
@@ -66,8 +66,8 @@ def _open(con: duckdb.DuckDBPyConnection, rows: pa.Table, text: str, elements: s
     table = pa.Table.from_arrays([found.column("url").cast(large), found.column("text").cast(large)], names=["url", "text"])
     return Opened(
         table,
-        found.column("record").to_numpy().astype(np.int64),
-        found.column("i").to_numpy().astype(np.int64),
+        numbers(found.column("record")).astype(np.int64),
+        numbers(found.column("i")).astype(np.int64),
         [record for record, kind in kinds if kind in {"ARRAY", "NULL"}],
         [record for record, kind in kinds if kind not in {"ARRAY", "NULL", "broken"}],
         [record for record, kind in kinds if kind == "broken"],

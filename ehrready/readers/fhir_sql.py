@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from ehrready.engines.duckdb import quote
-from ehrready.readers.blocks import batched, truths
+from ehrready.readers.blocks import batched, numbers, truths
 from ehrready.readers.fhir_concepts import CODING, CONCEPT, COUNT, TEXT, TIMES, Element, concepts, nulls, wrong_types
 from ehrready.tables import TABLES
 
@@ -92,7 +92,7 @@ def extract(con: duckdb.DuckDBPyConnection, mapping: dict[str, Any], kind: str, 
     broken: list[int] = typed.column("record").filter(typed.column("broken")).to_pylist()
     if broken:
         typed = typed.filter(pc.invert(typed.column("broken")))
-        con.register("_rows", batched(rows.filter(truths(np.isin(rows.column("record").to_numpy(), broken, invert=True)))))
+        con.register("_rows", batched(rows.filter(truths(np.isin(numbers(rows.column("record")), broken, invert=True)))))
     con.register("typed", batched(typed))  # an Arrow table and not a temporary one: scanned by all threads however small it is
     null, *seen = con.execute(form.look).fetchall()[0]
     for statement in form.insert:

@@ -112,7 +112,7 @@ class ReleaseTable:
     def _read(self, column: str) -> list[Any]:
         import pyarrow.parquet as pq
 
-        values: list[Any] = pq.read_table(self.path, columns=[column]).column(0).to_pylist()
+        values: list[Any] = pq.ParquetFile(self.path).read(columns=[column]).column(0).to_pylist()
         return values
 
 
@@ -129,7 +129,7 @@ def load(path: Path) -> ReleaseTable:
         held = set(file.schema_arrow.names)
         found = file.read(columns=["code", "valid", *(["billable"] if "billable" in held else [])])
         releases = tuple(Release(**release) for release in about["releases"])
-        codes = np.array(found.column("code").to_numpy(zero_copy_only=False), dtype=np.str_)
+        codes = np.array(found.column("code").to_pylist(), dtype=np.str_)
         bits = [_unpack(found.column(name), len(releases)) for name in ("valid", "billable") if name in found.column_names]
     except (OSError, KeyError, TypeError, ValueError, pa.ArrowException):
         raise UsageError(
