@@ -17,11 +17,13 @@ from ehrready.contract.model import fhir_release
 from ehrready.errors import UsageError
 
 _MAX_BYTES = 20_000_000
+#: Where SMART App Launch 1.0 had a server put its endpoints.
+_OAUTH_URIS = "http://fhir-registry.smarthealthit.org/StructureDefinition/oauth-uris"
 
 
 @dataclass(frozen=True, slots=True)
 class Resource:
-    """What a server declares of one resource type."""
+    """What a server declares of one resource type; ``profiles`` are canonical URLs, with ``|version`` where it is told."""
 
     interactions: frozenset[str] = frozenset()
     parameters: frozenset[str] = frozenset()
@@ -74,6 +76,10 @@ def parse_capability(data: bytes, place: str, wanted: str) -> Capability:
         raise UsageError(f"{place}: fhirVersion is missing: ask the vendor for the whole statement (GET [base]/metadata)")
     if fhir_release(version) != fhir_release(wanted):
         return Capability(version, str(document.get("kind")), len(data), judged=False)
+    if document.get("kind") == "requirements":
+        raise UsageError(
+            f"{place}: kind is requirements, what a guide asks of servers: give the server's own statement (GET [base]/metadata)"
+        )
     if kind == "Conformance":
         raise UsageError(f"{place}: resourceType must be CapabilityStatement: Conformance is of DSTU2")
     found: dict[str, Resource] = {}
@@ -90,22 +96,29 @@ def parse_capability(data: bytes, place: str, wanted: str) -> Capability:
             security |= {
                 c["code"] for c in _objects(service.get("coding"), f"{place}: security.service.coding") if isinstance(c.get("code"), str)
             }
+        if any(
+            extension.get("url") == _OAUTH_URIS for extension in _objects(secured.get("extension"), f"{place}: rest.security.extension")
+        ):
+            security.add("SMART-on-FHIR")
         for item in _objects(rest.get("resource"), f"{place}: rest.resource"):
             name = item.get("type")
             if isinstance(name, str):
+                before = found.get(name, Resource())  # some servers list a type once more, in a second rest
                 found[name] = Resource(
-                    _texts(item.get("interaction"), "code", f"{place}: interaction"),
-                    _texts(item.get("searchParam"), "name", f"{place}: searchParam"),
-                    frozenset(map(_bare, _strings(item.get("supportedProfile"), f"{place}: supportedProfile") | _canonical(item.get("profile")))),
-                    frozenset(_operations(item, place)),
-                )  # fmt: skip
+                    before.interactions | _texts(item.get("interaction"), "code", f"{place}: interaction"),
+                    before.parameters | _texts(item.get("searchParam"), "name", f"{place}: searchParam"),
+                    before.profiles
+                    | _strings(item.get("supportedProfile"), f"{place}: supportedProfile")
+                    | _canonical(item.get("profile")),
+                    before.operations | _operations(item, place),
+                )
     guides = _strings(document.get("instantiates"), f"{place}: instantiates") | _strings(
         document.get("implementationGuide"), f"{place}: implementationGuide"
     )
     if isinstance(document.get("profile"), list):  # STU3: the profiles of the whole server
         guides = guides.union(*map(_canonical, document["profile"]))
     return Capability(
-        version, str(document.get("kind")), len(data), found, frozenset(operations), frozenset(security), frozenset(map(_bare, guides)),
+        version, str(document.get("kind")), len(data), found, frozenset(operations), frozenset(security), guides,
     )  # fmt: skip
 
 
@@ -159,6 +172,9 @@ def _objects(value: Any, place: str) -> list[dict[str, Any]]:
 
 
 def _strings(value: Any, place: str) -> frozenset[str]:
+    """Return a list of texts as a set; a text by itself, as some servers write it, is a list of one."""
+    if isinstance(value, str):
+        return frozenset([value])
     if value is not None and (not isinstance(value, list) or not all(isinstance(item, str) for item in value)):
         raise UsageError(f"{place} must be a list of texts")
     return frozenset(value or ())
@@ -175,10 +191,7 @@ def _texts(value: Any, key: str, place: str) -> frozenset[str]:
 
 
 def _operations(item: dict[str, Any], place: str) -> set[str]:
+    """Return the operations by name, and by what stands last in their definition: servers name them as they like."""
     found = _objects(item.get("operation"), f"{place}: operation")
-    return {op["name"].lstrip("$") for op in found if isinstance(op.get("name"), str)}
-
-
-def _bare(url: str) -> str:
-    """Return a canonical URL without its version."""
-    return url.partition("|")[0].rstrip("/")
+    named = {op["name"].lstrip("$") for op in found if isinstance(op.get("name"), str)}
+    return named | {url.partition("|")[0].rpartition("/")[2] for op in found for url in _canonical(op.get("definition"))}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from ehrready.checks import Outcome
@@ -14,6 +14,8 @@ from ehrready.integration.capability import Capability, Resource, Smart
 from ehrready.rules import Pack, Rule
 
 CHECK = "capability"
+#: What a server instantiates that declares the Bulk Data Access guide as a whole.
+_BULK_SERVER = "http://hl7.org/fhir/uv/bulkdata/CapabilityStatement/bulk-data"
 #: Canonical table to the FHIR resource types that may hold it: one of them is enough.
 RESOURCES: dict[str, tuple[str, ...]] = {
     "patient": ("Patient",),
@@ -27,11 +29,12 @@ RESOURCES: dict[str, tuple[str, ...]] = {
     "report": ("DiagnosticReport",),
     "document": ("DocumentReference",),
 }
-#: Search parameters by which the facts of a patient in a window are found (FHIR R4, search parameters of each resource).
+#: Search parameters by which the facts of a patient in a window are found: no more than what US Core's server SHALL offer (of conditions
+#: and immunizations a patient has few, and servers that are certified search them by patient alone).
 _BY: dict[str, tuple[str, ...]] = {
-    "Patient": ("_id",), "Encounter": ("patient", "date"), "Condition": ("patient", "code"), "Observation": ("patient", "code", "date"),
+    "Patient": ("_id",), "Encounter": ("patient", "date"), "Condition": ("patient",), "Observation": ("patient", "code", "date"),
     "MedicationRequest": ("patient",), "MedicationAdministration": ("patient",), "MedicationDispense": ("patient",),
-    "MedicationStatement": ("patient",), "Procedure": ("patient", "date"), "Immunization": ("patient", "date"), "AllergyIntolerance": ("patient",),
+    "MedicationStatement": ("patient",), "Procedure": ("patient", "date"), "Immunization": ("patient",), "AllergyIntolerance": ("patient",),
     "DiagnosticReport": ("patient", "code", "date"), "DocumentReference": ("patient", "type", "date"),
 }  # fmt: skip
 #: What no statement tells; each is an open question, with its owner.
@@ -129,8 +132,13 @@ def _lacking(name: str, resource: Resource | None) -> tuple[list[str], list[str]
     if resource is None:
         return needed, needed
     lacking = [] if "search-type" in resource.interactions else needed[:1]
-    absent = [p for p in _BY[name] if p not in resource.parameters and not (p == "_id" and "read" in resource.interactions)]
+    absent = [p for p in _BY[name] if p not in resource.parameters and not _otherwise(p, resource)]
     return needed, [*lacking, *(f"{name} search by {p}" for p in absent)]
+
+
+def _otherwise(parameter: str, resource: Resource) -> bool:
+    """Can the same be asked for in another way?"""
+    return (parameter == "_id" and "read" in resource.interactions) or (parameter == "patient" and "subject" in resource.parameters)
 
 
 def _bulk(contract: Contract, server: Capability) -> Iterator[Finding]:
@@ -138,6 +146,7 @@ def _bulk(contract: Contract, server: Capability) -> Iterator[Finding]:
         return
     everywhere = [server.operations, *(server.resources[name].operations for name in ("Patient", "Group") if name in server.resources)]
     there = any({"export", "patient-export", "group-export"} & set(names) for names in everywhere)
+    there = there or any(_url(guide) == _BULK_SERVER for guide in server.guides)
     yield _finding(
         "bulk-export", "Bulk Data export is offered",
         "Back-filling years of history through single searches takes weeks and hits rate limits.",
@@ -218,16 +227,35 @@ def _granted(scope: str, offered: frozenset[str]) -> bool:
 
 
 def _profiles(contract: Contract, server: Capability) -> Iterator[Finding]:
-    wanted = [profile.partition("|")[0].rstrip("/") for profile in contract.deployment.profiles]
+    wanted = contract.deployment.profiles
     if not wanted:
         return
-    declared = {*server.guides, *(profile for resource in server.resources.values() for profile in resource.profiles)}
+    declared: dict[str, set[str]] = {}
+    for canonical in (*server.guides, *(profile for resource in server.resources.values() for profile in resource.profiles)):
+        declared.setdefault(_url(canonical), set()).add(canonical.partition("|")[2])
+    lacking = [f"profile {profile}{_why_not(declared.get(_url(profile)))}" for profile in wanted if not _declares(profile, declared)]
     yield _finding(
         "profiles", "The profiles that the model's mapping rests on are declared",
         "A profile says which elements a server must fill; without it the mapping rests on hope.",
         "Ask which version of US Core (or the national core) the endpoint is certified for.",
-        wanted, [f"profile {profile}" for profile in wanted if profile not in declared], severity="warning",
+        wanted, lacking, severity="warning",
     )  # fmt: skip
+
+
+def _url(canonical: str) -> str:
+    return canonical.partition("|")[0].rstrip("/")
+
+
+def _declares(profile: str, declared: Mapping[str, set[str]]) -> bool:
+    """Is a profile declared, in the version that is asked for, if one is?"""
+    versions, version = declared.get(_url(profile)), profile.partition("|")[2]
+    return versions is not None and (not version or version in versions)
+
+
+def _why_not(versions: set[str] | None) -> str:
+    if versions is None:
+        return ""
+    return " (in another version)" if versions - {""} else " (without a version)"
 
 
 def _question(name: str, owner: str, text: str) -> Finding:

@@ -200,6 +200,72 @@ def test_a_contract_of_no_fhir_release_is_refused_with_its_line(tmp_path: Path) 
         _run(tmp_path, _statement(), text=TEXT.replace("4.0.1", "1.0.2"))
 
 
+def test_shapes_of_published_statements_are_understood(tmp_path: Path) -> None:
+    statement = _statement(
+        fhirVersion="4.0.0", kind="capability", instantiates=["http://hl7.org/fhir/uv/bulkdata/CapabilityStatement/bulk-data"]
+    )
+    (rest,) = statement["rest"]
+    rest["security"] = {  # the endpoints as an extension, another service named
+        "extension": [{"url": "http://fhir-registry.smarthealthit.org/StructureDefinition/oauth-uris", "extension": [{"url": "token", "valueUri": "https://x"}]}],
+        "service": [{"coding": [{"code": "OAuth"}]}, {"text": "OAuth2"}],
+    }  # fmt: skip
+    rest["operation"] = []
+    patient, observation, medication, risk = rest["resource"]
+    patient["searchParam"] = [{"name": "family"}]  # read serves for _id
+    observation["searchParam"][0]["name"] = "subject"
+    observation["supportedProfile"] = observation["supportedProfile"][0]  # a text by itself
+    observation["interaction"] = [{"code": "read"}]
+    statement["rest"].append(
+        {"mode": "server", "resource": [_resource("Observation", [], ("search-type",))]}
+    )  # once more, in a second rest
+    statement["rest"].append({"mode": "client", "resource": [_resource("RiskAssessment", [], ("delete",))]})
+    medication["profile"], risk["interaction"] = {"reference": "x"}, [{"code": "create", "documentation": "d"}, {}]
+    assert set(_statuses(_run(tmp_path, statement)[0]).values()) == {"pass"}
+    document, _ = _run(tmp_path, statement, None)
+    (finding,) = [f for f in document["findings"] if f["rule"] == "integration-smart"]
+    assert finding["reason"].endswith("the statement names SMART-on-FHIR")
+    # what only another party is asked for is not what the server offers
+    risk["interaction"] = [{"code": "read"}]
+    statement["rest"][2]["resource"] = [_resource("RiskAssessment", [], ("create",))]
+    assert _statuses(_run(tmp_path, statement)[0])["write-risk"] == "fail"
+
+
+@pytest.mark.parametrize(
+    "operation",
+    [
+        {"name": "export", "definition": "https://ehr.example/OperationDefinition/GroupExport"},
+        {"name": "$export"},
+        {"name": "bulk", "definition": "http://hl7.org/fhir/uv/bulkdata/OperationDefinition/group-export|1.0.1"},
+        {"name": "group-export", "definition": {"reference": "OperationDefinition/g"}},
+    ],
+)
+def test_bulk_export_is_known_by_name_or_definition(tmp_path: Path, operation: dict[str, Any]) -> None:
+    statement = _without("bulk-export")
+    assert _statuses(_run(tmp_path, statement)[0])["bulk-export"] == "fail"
+    statement["rest"][0]["resource"].append({"type": "Group", "operation": [operation]})
+    assert _statuses(_run(tmp_path, statement)[0])["bulk-export"] == "pass"
+
+
+@pytest.mark.parametrize(
+    ("wanted", "status", "said"),
+    [
+        ("|6.1.0", "pass", ""),
+        ("|3.1.1", "fail", "us-core-observation-lab|3.1.1 (in another version)"),
+        ("", "pass", ""),
+        ("-x|1", "fail", "lab-x|1"),
+    ],
+)
+def test_a_profile_is_held_against_the_version_that_the_contract_names(tmp_path: Path, wanted: str, status: str, said: str) -> None:
+    text = TEXT.replace("us-core-observation-lab", f"us-core-observation-lab{wanted}")
+    document, _ = _run(tmp_path, _statement(), text=text)
+    (finding,) = [f for f in document["findings"] if f["rule"] == "integration-profiles"]
+    assert finding["status"] == status
+    assert said in finding["message"]
+    unversioned = _statement()
+    unversioned["rest"][0]["resource"][1]["supportedProfile"] = ["http://hl7.org/fhir/us/core/StructureDefinition/us-core-observation-lab"]
+    assert _statuses(_run(tmp_path, unversioned, text=text)[0])["profiles"] == ("fail" if wanted else "pass")
+
+
 def test_another_resource_may_hold_the_medication(tmp_path: Path) -> None:
     statement = _without("read-medication")
     statement["rest"][0]["resource"].append(_resource("MedicationAdministration", ["patient"]))
@@ -245,7 +311,8 @@ def test_what_nobody_gave_cannot_be_told_and_is_no_pass(tmp_path: Path) -> None:
         ("{", "not JSON"), ("[]", "must be a JSON object"), ({"resourceType": "Patient"}, "must be CapabilityStatement"),
         ({"resourceType": "Conformance"}, "fhirVersion is missing"), ({"resourceType": "Conformance", "fhirVersion": "4.0.1"}, "Conformance is of DSTU2"), ({"resourceType": "CapabilityStatement"}, "fhirVersion is missing"),
         (_statement(rest={}), "rest must be a list"), (_statement(rest=[{"mode": "server", "resource": ["Patient"]}]), "rest.resource must be a list"),
-        (_statement(rest=[{"security": []}, {"security": ["x"]}]), "rest.security must be an object"), (_statement(instantiates="x"), "instantiates must be a list"),
+        (_statement(rest=[{"security": []}, {"security": ["x"]}]), "rest.security must be an object"), (_statement(instantiates={}), "instantiates must be a list"),
+        (_statement(kind="requirements"), "kind is requirements"),
     ],
 )  # fmt: skip
 def test_what_is_no_statement_is_refused_in_a_sentence(tmp_path: Path, statement: Any, words: str) -> None:
