@@ -55,7 +55,7 @@ def evidence(
     ],
     output: _Output = "-",
 ) -> None:
-    """Fill the 31 source attributes of HTI-1 (45 CFR 170.315(b)(11)) from a contract and a scorecard, as Markdown."""
+    """Fill the 31 source attributes of HTI-1 (45 CFR 170.315(b)(11)) and a model card from a contract and a scorecard, as Markdown."""
     from ehrready import contract as contracts
     from ehrready import files, saved
     from ehrready.contract.evidence import markdown

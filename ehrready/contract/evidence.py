@@ -1,12 +1,12 @@
 """The source attributes that a predictive decision support intervention must show, filled from contract and scorecard.
 
 The 31 attributes are those of 45 CFR 170.315(b)(11)(iv)(B) (ONC, HTI-1 final rule, 89 FR 1192, 9 January 2024); the same
-texts make up a model card (Mitchell et al., Model Cards for Model Reporting, FAT* 2019).
+answers make up the model card (ehrready.contract.model_card).
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ehrready.contract.model import Contract
@@ -45,25 +45,44 @@ ATTRIBUTES: tuple[tuple[str, str, str], ...] = (
     ("9.i", "Process and frequency of updates", "update_process"),
     ("9.ii", "Process and frequency of corrections", "correction_process"),
 )
-NOT_STATED = "not stated: add card.{key} to the contract"
+NOT_STATED = "not stated in the contract: add card.{key}"
+NOT_MEASURED = "not measured: run ehrready monitor with labels"
 
 
 def rows(contract: Contract, card: Mapping[str, Any]) -> list[dict[str, str]]:
     """Return one row per attribute: ``paragraph``, ``attribute``, ``answer`` and ``evidence`` (contract, scorecard or none)."""
+    known = answers(contract, card)
+    return [
+        {"paragraph": paragraph, "attribute": attribute, **row([known[paragraph]], NOT_STATED.format(key=key) if key else NOT_MEASURED)}
+        for paragraph, attribute, key in ATTRIBUTES
+    ]
+
+
+def answers(contract: Contract, card: Mapping[str, Any]) -> dict[str, tuple[str, str]]:
+    """Return by paragraph what the contract says to an attribute, and what the scorecard saw; either may be empty."""
     stated, measured = _stated(contract), _measured(card)
-    found = []
-    for paragraph, attribute, key in ATTRIBUTES:
-        said = ". ".join(filter(None, [contract.card.get(key, "").rstrip("."), stated.get(paragraph, "")]))
-        seen = measured.get(paragraph, "")
-        answer = ". ".join(text.rstrip(".") for text in (said, seen) if text)
-        evidence = " and ".join(name for name, text in (("contract", said), ("scorecard", seen)) if text) or "none"
-        empty = NOT_STATED.format(key=key) if key else "not measured: run ehrready monitor with labels"
-        found.append({"paragraph": paragraph, "attribute": attribute, "answer": answer or empty, "evidence": evidence})
-    return found
+    return {
+        paragraph: (joined([contract.card.get(key, ""), stated.get(paragraph, "")]), measured.get(paragraph, ""))
+        for paragraph, _, key in ATTRIBUTES
+    }
+
+
+def row(known: Sequence[tuple[str, str]], empty: str) -> dict[str, str]:
+    """Return the ``answer`` and its ``evidence`` from pairs of what the contract says and the scorecard saw; ``empty`` where nothing does."""
+    said, seen = joined([pair[0] for pair in known]), joined([pair[1] for pair in known])
+    evidence = " and ".join(name for name, text in (("contract", said), ("scorecard", seen)) if text) or "none"
+    return {"answer": joined([said, seen]) or empty, "evidence": evidence}
+
+
+def joined(texts: Sequence[str]) -> str:
+    """Return sentences as one text; what is empty is left out."""
+    return ". ".join(text.rstrip(".") for text in texts if text)
 
 
 def markdown(contract: Contract, card: Mapping[str, Any]) -> str:
-    """Return the table as Markdown, with how many attributes are answered."""
+    """Return the table and the model card as Markdown, with how many attributes are answered."""
+    from ehrready.contract import model_card
+
     table = rows(contract, card)
     answered = sum(row["evidence"] != "none" for row in table)
     lines = [
@@ -75,6 +94,17 @@ def markdown(contract: Contract, card: Mapping[str, Any]) -> str:
         "| (iv)(B) | Source attribute | Answer | Evidence |",
         "|---|---|---|---|",
         *(f"| {row['paragraph']} | {row['attribute']} | {_cell(row['answer'])} | {row['evidence']} |" for row in table),
+        "",
+        "## Model card",
+        "",
+        "The same answers and what else contract and scorecard tell, under the headings of Mitchell et al., Model Cards for Model Reporting (FAT* 2019).",
+        "",
+        "| Section | What | Answer | Evidence |",
+        "|---|---|---|---|",
+        *(
+            f"| {row['section']} | {row['attribute']} | {_cell(row['answer'])} | {row['evidence']} |"
+            for row in model_card.rows(contract, card)
+        ),
     ]
     return "\n".join(lines) + "\n"
 

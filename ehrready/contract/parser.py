@@ -43,14 +43,14 @@ SMART = ("backend", "ehr-launch", "standalone")
 SUBGROUPS = ("sex", "age")
 STYLES = ("slack", "teams", "pagerduty")
 INTERACTIONS = ("read", "search-type", "create", "update", "patch")
-#: Free texts of a model card; the numbers are those of 45 CFR 170.315(b)(11)(iv)(B) (ehrready.contract.evidence).
+#: Free texts of the evidence table and the model card (ehrready.contract.evidence, ehrready.contract.model_card).
 CARD_KEYS = (
     "developer", "funding", "output_value", "output_type", "intended_use", "intended_population", "intended_users", "decision_role",
     "out_of_scope", "known_risks", "training_criteria", "input_variables", "training_demographics", "training_relevance",
     "fairness_approach", "bias_management", "external_validation_setting", "external_validation_party",
     "external_validation_demographics", "external_validation_process", "validity_internal", "fairness_internal",
     "validity_external", "fairness_external", "outcome_evaluations", "validity_monitoring", "fairness_monitoring",
-    "update_process", "correction_process",
+    "update_process", "correction_process", "model_date", "licence", "ethical_considerations",
 )  # fmt: skip
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 _MOST_FEATURES = 2000

@@ -18,11 +18,13 @@ from typer.testing import CliRunner
 from ehrready import api, contract, pipeline
 from ehrready.checks.contract import STEPS, waterfall
 from ehrready.cli import app
-from ehrready.contract import evidence
+from ehrready.contract import evidence, model_card
 from ehrready.contract.draft import draft
+from ehrready.contract.parser import CARD_KEYS
 from ehrready.contract.schema import contract_schema
 from ehrready.errors import UsageError
 from ehrready.pipeline import Options
+from ehrready.production import run as production
 
 ROOT = Path(__file__).parents[2]
 
@@ -279,6 +281,61 @@ def test_the_evidence_table_has_the_31_attributes_and_no_markup(tmp_path: Path) 
     shown = evidence.markdown(contract.parse(text.encode()), document)
     assert "<b>" not in shown
     assert all(line.count("|") - line.count("\\|") == 5 for line in shown.splitlines() if line.startswith("|"))
+
+
+SECTIONS = [  # in the order of the paper (figure 1)
+    "Model details", "Intended use", "Factors", "Metrics", "Evaluation data", "Training data", "Quantitative analyses", "Ethical considerations",
+    "Caveats and recommendations",
+]  # fmt: skip
+
+
+def test_the_model_card_has_its_nine_sections_and_says_what_is_not_stated(tmp_path: Path) -> None:
+    text = (
+        TEXT
+        + 'outputs:\n  - {name: risk, kind: score, range: [0, 1], threshold: 0.4}\ncard: {intended_use: "To | <b>warn</b>.", licence: MIT, bias_management: none}\n'
+    )
+    found, document = contract.parse(text.encode()), _check(tmp_path, _source(tmp_path, LOST), text)
+    card = model_card.rows(found, document)
+    assert list(dict.fromkeys(row["section"] for row in card)) == SECTIONS
+    by_what = {row["attribute"]: row for row in card}
+    assert by_what["Name and version"]["answer"] == "renal 1.2.0"
+    assert by_what["Licence"] == {"section": "Model details", "attribute": "Licence", "answer": "MIT", "evidence": "contract"}
+    assert by_what["Decision thresholds"]["answer"] == "risk: alerts from 0.4"
+    # the answers of the source attributes, not others
+    hti = {row["paragraph"]: row for row in evidence.rows(found, document)}
+    assert by_what["Primary uses"]["answer"] == hti["2.i"]["answer"]
+    assert by_what["Fairness and bias"]["answer"] == hti["5.ii"]["answer"]
+    assert by_what["Relevance to the setting"]["answer"] == hti["4.iv"]["answer"] == "0 of 1 features are available as required"
+    assert by_what["Developer"]["answer"] == "not stated in the contract: add card.developer"
+    assert by_what["Risks and harms"]["evidence"] == "none"
+    assert by_what["Performance measures"]["answer"].startswith("not measured")
+    for row in card:  # each remedy is one that the contract takes
+        if "add card." in row["answer"]:
+            assert row["answer"].rpartition(".")[2] in CARD_KEYS
+    shown = evidence.markdown(found, document)
+    assert "## Model card" in shown
+    assert "<b>" not in shown
+
+
+def test_the_model_card_has_the_figures_of_production(demo_scorecards: tuple[Any, dict[str, Any]]) -> None:
+    found, document = demo_scorecards
+    by_what = {row["attribute"]: row for row in model_card.rows(found, document)}
+    assert by_what["Groups that were evaluated"]["answer"] == "age 18-44, age 45-64, age 65-84, sex female, sex male"
+    assert "AUROC" in by_what["Performance measures"]["answer"]
+    shown = next(d for d in document["distributions"] if d["kind"] == "accuracy-by-group" and d["metric"] == "auroc")
+    female = next(r for r in shown["rows"] if r["group"] == "female")
+    assert f"female {female['value']} ({female['low']} to {female['high']})" in by_what["Results by group"]["answer"]
+    assert by_what["Results by group"]["evidence"] == "scorecard"
+
+
+@pytest.fixture(scope="module")
+def demo_scorecards() -> tuple[Any, dict[str, Any]]:
+    """The contract of the sample data, and the scorecard of its predictions."""
+    folder = ROOT / "sample_data" / "production"
+    path = str(folder / "contract.yaml")
+    given = [str(folder / "predictions.csv.gz")]
+    card, _, _, _ = production.monitor(given, Options(contract=path, stamp="2026-07-01", validate="none"))
+    return contract.load(path), dict(card.document)
 
 
 def test_from_the_command_line(tmp_path: Path) -> None:
