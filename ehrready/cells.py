@@ -112,7 +112,7 @@ def build(con: duckdb.DuckDBPyConnection) -> list[str]:
             "CREATE TEMP TABLE known_pair AS SELECT DISTINCT id AS pair_visit, patient_id AS pair_patient FROM encounter "
             "WHERE id IS NOT NULL AND patient_id IS NOT NULL"
             if not short
-            else f"CREATE TEMP TABLE known_pair AS SELECT DISTINCT e, p FROM narrow WHERE t = {NUMBER['encounter']} AND e IS NOT NULL AND p IS NOT NULL"
+            else f"CREATE TEMP TABLE known_pair AS SELECT DISTINCT e, p FROM {narrow.of('encounter')} WHERE e IS NOT NULL AND p IS NOT NULL"
         )
     con.execute("CREATE TEMP TABLE cell (t INTEGER, p BIGINT, place INTEGER, m INTEGER, combo BIGINT, n BIGINT)")
     for table in filled:
@@ -121,7 +121,7 @@ def build(con: duckdb.DuckDBPyConnection) -> list[str]:
     if short:
         con.execute("CREATE TEMP TABLE narrow_table (t INTEGER, name VARCHAR)")
         for table in TABLES:
-            if con.execute(f"SELECT 1 FROM narrow WHERE t = {NUMBER[table]} LIMIT 1").fetchone():
+            if table != "patient" and con.execute(f"SELECT 1 FROM {narrow.of(table)} LIMIT 1").fetchone():
                 con.execute("INSERT INTO narrow_table VALUES (?, ?)", [NUMBER[table], table])
                 rows = narrow.joined(table, several)
                 con.execute(
@@ -159,7 +159,7 @@ def _visits(con: duckdb.DuckDBPyConnection, short: bool) -> None:
     if short:
         con.execute(
             "CREATE TEMP TABLE visit AS SELECT e, e::VARCHAR AS id, min(site) site, min(p) low, max(p) high, count(DISTINCT p) patients, max(used) used "
-            f"FROM narrow WHERE t = {NUMBER['encounter']} AND e IS NOT NULL GROUP BY e"
+            f"FROM {narrow.of('encounter')} WHERE e IS NOT NULL GROUP BY e"
         )
         return
     con.execute(

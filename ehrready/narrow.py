@@ -1,12 +1,13 @@
 """The narrow tables: records as numbers, where a reader could take the short way (readers.tabular_narrow); and what measures read of them.
 
-``narrow`` has a row per record of every table but patients, ``narrow_coding`` a row per coding with its OMOP concept id.  A person's
-number is its id; the states of elements are the digits of ``digits`` (ehrready.cells).
+``narrow`` has a row per record of every table but patients, ``narrow_coding`` a row per coding with its OMOP concept id; ``of`` names the
+rows of one table, since a statement binds every file of a view anew.  A person's number is its id; the states of elements are the digits
+of ``digits`` (ehrready.cells).
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ehrready import cells
@@ -55,13 +56,25 @@ def null_token(text: str) -> str:
     return f"(CASE WHEN {text} <> '' AND strpos({_FIRST}, left({text}, 1)) = 0 THEN false ELSE null_token({text}) END)"
 
 
-def views(rows: Sequence[str], codings: Sequence[str]) -> list[str]:
-    """Return the statements that make ``narrow`` and ``narrow_coding`` views of these SELECTs."""
+def of(table: str) -> str:
+    """Return the name of the view of a canonical table's narrow rows."""
+    return f"narrow_{table}"
+
+
+def views(rows: Mapping[str, Sequence[str]], codings: Sequence[str]) -> list[str]:
+    """Return the statements that make ``narrow``, its tables and ``narrow_coding`` views of these SELECTs; ``rows`` by canonical table."""
+    whole = " UNION ALL ".join(f"SELECT * FROM {of(table)}" for table in rows) or f"SELECT * FROM {of('encounter')}"
+    parts = [(of(table), _NARROW | _VALUES, rows.get(table, ())) for table in TABLES_OF if table != "patient"]
     made = []
-    for name, columns, parts in (("narrow", _NARROW | _VALUES, rows), ("narrow_coding", _CODING, codings)):
+    for name, columns, selects in (*parts, ("narrow", {}, [whole]), ("narrow_coding", _CODING, codings)):
         none = f"SELECT {', '.join(f'NULL::{kind} AS {column}' for column, kind in columns.items())} WHERE false"
-        made.append(f"CREATE VIEW {name} AS {' UNION ALL '.join(parts or [none])}")
+        made.append(f"CREATE VIEW {name} AS {' UNION ALL '.join(selects or [none])}")
     return made
+
+
+def drop() -> list[str]:
+    """Return the statements that remove the views."""
+    return [f"DROP VIEW IF EXISTS {name}" for name in ("narrow", "narrow_coding", *map(of, TABLES_OF))]
 
 
 #: What the numbers cannot say: a person's id that is no positive number, a year before 1000 or after 9999.
@@ -71,7 +84,7 @@ OUTSIDE = "p <= 0 OR (m <> -1 AND (m < 100000 OR m > 999912)) OR (used IS NOT NU
 #: What ehrready.values reads of the results.
 RESULTS = (
     "(SELECT record, p, c0, c1, clock, value_kind, value_number, value_text, value_declared, comparator, unit, unit_code, NULL::VARCHAR absent_reason "
-    f"FROM narrow WHERE t = {list(TABLES_OF).index('observation')})"
+    "FROM narrow_observation)"
 )
 
 
@@ -151,18 +164,21 @@ def duplicates(con: duckdb.DuckDBPyConnection, table: str) -> tuple[int, int, in
 
     Ids are compared in runs of 64: a run whose bits are as many as its records has none twice, so that few groups are made.
     """
-    where = f"t = {cells.NUMBER[table]} AND id IS NOT NULL"
-    total = con.execute(f"SELECT count(*) FROM narrow WHERE {where}").fetchone() or (0,)
-    run = "source_type, id >> 6"
+    where, run, rows = "id IS NOT NULL", "source_type, id >> 6", of(table)
+    total = con.execute(f"SELECT count(*) FROM {rows} WHERE {where}").fetchone() or (0,)
     con.execute(
-        f"CREATE OR REPLACE TEMP TABLE suspect AS SELECT source_type, id >> 6 AS run FROM narrow WHERE {where} GROUP BY {run} "
-        "HAVING count(*) <> bit_count(bit_or(1::UBIGINT << (id & 63)::UBIGINT));"
-        f"CREATE OR REPLACE TEMP TABLE twice AS SELECT source_type, id, count(*) - 1 n FROM narrow SEMI JOIN suspect s "
-        f"ON narrow.source_type = s.source_type AND (narrow.id >> 6) = s.run WHERE {where} GROUP BY 1, 2 HAVING count(*) > 1"
+        f"CREATE OR REPLACE TEMP TABLE suspect AS SELECT source_type, id >> 6 AS run FROM {rows} WHERE {where} GROUP BY {run} "
+        "HAVING count(*) <> bit_count(bit_or(1::UBIGINT << (id & 63)::UBIGINT))"
+    )
+    if not con.execute("SELECT 1 FROM suspect LIMIT 1").fetchone():
+        return 0, int(total[0]), 0
+    con.execute(
+        f"CREATE OR REPLACE TEMP TABLE twice AS SELECT source_type, id, count(*) - 1 n FROM {rows} n SEMI JOIN suspect s "
+        f"ON n.source_type = s.source_type AND (n.id >> 6) = s.run WHERE {where} GROUP BY 1, 2 HAVING count(*) > 1"
     )
     row = con.execute(
-        "SELECT (SELECT coalesce(sum(n), 0) FROM twice), (SELECT count(DISTINCT p) FROM narrow SEMI JOIN twice w "
-        f"ON narrow.source_type = w.source_type AND narrow.id = w.id WHERE {where})"
+        f"SELECT (SELECT coalesce(sum(n), 0) FROM twice), (SELECT count(DISTINCT p) FROM {rows} n SEMI JOIN twice w "
+        f"ON n.source_type = w.source_type AND n.id = w.id WHERE {where})"
     ).fetchone() or (0, 0)
     return int(row[0]), int(total[0]), int(row[1])
 
@@ -171,8 +187,8 @@ def shared_visits(con: duckdb.DuckDBPyConnection) -> tuple[int, int, int]:
     """Return the encounters that are of several patients, those of any, and the first patients (by id as text) of the former."""
     row = con.execute("SELECT count(CASE WHEN low <> high THEN 1 END), count(*) FROM visit WHERE low IS NOT NULL").fetchone() or (0, 0)
     first = con.execute(
-        f"SELECT count(DISTINCT lowest) FROM (SELECT min(n.p::VARCHAR) lowest FROM narrow n JOIN visit v ON n.e = v.e WHERE v.low <> v.high "
-        f"AND n.t = {cells.NUMBER['encounter']} GROUP BY n.e)"
+        f"SELECT count(DISTINCT lowest) FROM (SELECT min(n.p::VARCHAR) lowest FROM {of('encounter')} n JOIN visit v ON n.e = v.e WHERE v.low <> v.high "
+        "GROUP BY n.e)"
     ).fetchone() or (0,)
     return int(row[0]), int(row[1]), int(first[0])
 
@@ -193,6 +209,6 @@ def joined(table: str, several: bool = False) -> str:
         }  # fmt: skip
     combo = " + ".join(["n.digits", *(f"(CASE WHEN {test} THEN {cells.mask(flag)} ELSE 0 END)" for flag, test in flags.items())])
     return (
-        f"(SELECT n.record, n.p, coalesce(s.place, v.place, a.place) AS place, n.m, {combo} AS combo FROM narrow n LEFT JOIN person a ON n.p = a.p "
-        f"LEFT JOIN visit v ON n.e = v.e LEFT JOIN place s ON n.site = s.site WHERE n.t = {cells.NUMBER[table]})"
+        f"(SELECT n.record, n.p, coalesce(s.place, v.place, a.place) AS place, n.m, {combo} AS combo FROM {of(table)} n LEFT JOIN person a ON n.p = a.p "
+        f"LEFT JOIN visit v ON n.e = v.e LEFT JOIN place s ON n.site = s.site)"
     )

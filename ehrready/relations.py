@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from ehrready import narrow
-from ehrready.cells import NUMBER
 from ehrready.engines.duckdb import quote
 from ehrready.profile import Frame
 from ehrready.valuesets import VALUE_SETS
@@ -57,7 +56,7 @@ def _identities(con: duckdb.DuckDBPyConnection, frame: Frame, tables: Sequence[s
         # a copy under the same id is a duplicate-id and counted there
         f"CREATE TEMP TABLE copies AS SELECT s.p, s.r, s.clock, s.v, {'o.e' if 'observation' in short else 'o.encounter_id, o.status'}, o.unit, "
         "o.unit_code, o.range_low, o.range_high, count(DISTINCT coalesce(o.source_type || o.id, o.record::VARCHAR)) c FROM same s JOIN reading g USING (p, r, clock, v) "
-        f"JOIN {'narrow' if 'observation' in short else 'observation'} o USING (record) GROUP BY ALL"
+        f"JOIN {narrow.of('observation') if 'observation' in short else 'observation'} o USING (record) GROUP BY ALL"
     )
     row = con.execute(
         f"SELECT (SELECT count(*) FROM reading WHERE {clocked}), coalesce(sum(c - 1), 0), count(DISTINCT CASE WHEN c > 1 THEN p END) FROM copies"
@@ -96,9 +95,7 @@ def _categories(con: duckdb.DuckDBPyConnection, frame: Frame, tables: Sequence[s
         )
         source = f'SELECT "{column}" v, source_type, patient_id, count(*) n FROM "{table}" WHERE excluded IS NULL GROUP BY ALL'
         if table in short:  # the CDM has no administrative code of a record
-            source = (
-                f"SELECT NULL::VARCHAR v, source_type, p::VARCHAR patient_id, count(*) n FROM narrow WHERE t = {NUMBER[table]} GROUP BY ALL"
-            )
+            source = f"SELECT NULL::VARCHAR v, source_type, p::VARCHAR patient_id, count(*) n FROM {narrow.of(table)} GROUP BY ALL"
         rows = con.execute(
             f"SELECT {value} category, sum(n), count(DISTINCT CASE WHEN NOT is_absent(patient_id) THEN patient_id END) FROM "
             f"({source}) GROUP BY 1"

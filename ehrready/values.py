@@ -13,7 +13,6 @@ import numpy as np
 import pyarrow as pa
 
 from ehrready import analytes, narrow, units
-from ehrready.cells import NUMBER
 from ehrready.engines.duckdb import quote
 from ehrready.histograms import COARSE, GAMMA, PARSES
 from ehrready.profile import Frame
@@ -37,7 +36,7 @@ _SIGN = "(?:<=?|>=?|≤|≥)"
 
 def measure(con: duckdb.DuckDBPyConnection, frames: dict[str, Frame]) -> None:
     """Fill ``units``, ``values`` and ``value_kinds``, and the rows of ``relations`` about values and units."""
-    short = narrow.there(con) and con.execute(f"SELECT 1 FROM narrow WHERE t = {NUMBER['observation']} LIMIT 1").fetchone() is not None
+    short = narrow.there(con) and con.execute(f"SELECT 1 FROM {narrow.of('observation')} LIMIT 1").fetchone() is not None
     if not short and not con.execute("SELECT 1 FROM observation LIMIT 1").fetchone():
         return
     _read(con, short)

@@ -189,7 +189,7 @@ class _Reading:
     def __init__(self, source: str, mapping: TableMapping, con: duckdb.DuckDBPyConnection, *, narrow: bool = False) -> None:
         self._format, self._mapping, self._con, self._narrow = source, mapping, con, narrow
         self._counts = _Counts()
-        self._rows: list[str] = []
+        self._rows: dict[str, list[str]] = {}
         self._codings: list[str] = []
 
     def run(self, files: Sequence[SourceFile], wanted: frozenset[int]) -> Iterator[Event]:
@@ -311,7 +311,7 @@ class _Reading:
             from ehrready.readers.tabular_narrow import NarrowCompiler
 
             rows, codings = NarrowCompiler(compiler).selects()
-            self._rows.append(rows)
+            self._rows.setdefault(compiler.rule.to, []).append(rows)
             self._codings += codings
             return []
         return compiler.statements()

@@ -8,7 +8,7 @@ the year 10000), ``NotNarrowError`` sends all files the long way.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import duckdb
@@ -155,7 +155,7 @@ class NarrowCompiler:
             yield narrow.coding([*values, narrow.month(at), sql], c.source([test]))
 
 
-def keep(con: duckdb.DuckDBPyConnection, rows: Sequence[str], codings: Sequence[str]) -> None:
+def keep(con: duckdb.DuckDBPyConnection, rows: Mapping[str, Sequence[str]], codings: Sequence[str]) -> None:
     """Make the views of what was found, and the concepts they look up."""
     con.execute(f"CREATE TABLE {narrow.CONCEPTS} AS SELECT * FROM {CONCEPTS}")
     for statement in narrow.views(rows, codings):
@@ -176,8 +176,8 @@ def undo(con: duckdb.DuckDBPyConnection) -> None:
     """Empty every table: the files are read the long way."""
     for name in ALL:
         con.execute(f'DELETE FROM "{name}"')
-    for name in ("narrow", "narrow_coding"):
-        con.execute(f"DROP VIEW IF EXISTS {name}")
+    for statement in narrow.drop():
+        con.execute(statement)
     con.execute(f"DROP TABLE IF EXISTS {narrow.CONCEPTS}")
 
 
