@@ -53,15 +53,23 @@ def _findings(profile: Profile, training: Profile | None, rule: Rule, element: s
     """Return the findings of a rule on an element: by site where the rule has limits for some, else over all records."""
     if not rule.sites:
         return _judged(profile, training, rule, element, store)
-    named = [site for site, _ in rule.sites]
     found = []
-    for site, limits in rule.sites:
-        part, before = sites.only(profile, element, site), training and sites.only(training, element, site)
-        here = _judged(part, before, replace(rule, limits=limits, sites=()), element, store)
-        found += [_at(site, finding) for finding in here]
-    rest, before = sites.others(profile, element, named), training and sites.others(training, element, named)
-    found += [_at("other-sites", finding) for finding in _judged(rest, before, replace(rule, sites=()), element, store)]
+    for site, limits in [*rule.sites, (sites.OTHERS, rule.limits)]:
+        part, before = (
+            whole and (sites.others(whole, rule, element) if site == sites.OTHERS else sites.only(whole, rule, element, site))
+            for whole in (profile, training)
+        )
+        own = replace(rule, limits=limits, sites=())
+        if part is None:
+            outcome = Outcome("", status="not-assessed", reason=_UNKEPT, group={"site": site})
+            source = _source_element(profile, training, element)
+            found.append(Finding(own, CHECKS[rule.check].dimension, element, source, outcome, outcome.status, _UNKEPT, group=outcome.group))
+        else:
+            found += [_at(site, finding) for finding in _judged(part, before, own, element, store)]
     return found
+
+
+_UNKEPT = "the profile does not keep this rule's sites apart: make it with the same --rules"
 
 
 def _at(site: str, finding: Finding) -> Finding:

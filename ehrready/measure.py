@@ -10,11 +10,11 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from ehrready import cells, codings, custom, narrow, overlaps, relations, states, values
+from ehrready import cells, codings, custom, narrow, overlaps, relations, sites, states, values
 from ehrready.engines.duckdb import quote
 from ehrready.production import FORMAT as PREDICTIONS
 from ehrready.production import measure as production
-from ehrready.profile import Frame, Profile
+from ehrready.profile import Frame, Profile, empty
 from ehrready.tables import TABLES
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ def measure(
     """Measure the canonical tables of ``con`` and the closed ledger into an exact profile.
 
     ``store`` holds the release tables against which codes and displays are judged at their date; of ``rules`` those are
-    measured that say themselves what is to be counted.
+    measured that say themselves what is to be counted, and the sites that have limits of their own are measured apart.
     """
     profile = Profile(name)
     frames = profile.frames
@@ -41,11 +41,28 @@ def measure(
     if formats == {PREDICTIONS}:
         production.measure(con, frames, records=False)
         return profile
+    _records(con, frames, store)
+    frames["types"] = _frame(con, 'SELECT format, "type", sum(n) FROM types GROUP BY 1, 2', 2)
+    _columns(con, frames)
+    _views(con)
+    overlaps.measure(con, frames)
+    rules = tuple(rules)
+    frames["custom"] = custom.measure(con, rules)
+    if PREDICTIONS in formats:
+        production.measure(con, frames)
+    named = sites.to_measure(rules)
+    for site in [*named, sites.OTHERS] if named else ():
+        with sites.alone(con, site, named) as part:
+            _records(part, found := empty(), store)
+        profile.sites[site] = sites.kept(found)
+    return profile
+
+
+def _records(con: duckdb.DuckDBPyConnection, frames: dict[str, Frame], store: Store | None) -> None:
+    """Measure the records of the canonical tables: what is the same for the whole data set and for the records of one site."""
     cells.build(con)
     codings.measure(con, frames, store)
     _demographic(con)
-    frames["types"] = _frame(con, 'SELECT format, "type", sum(n) FROM types GROUP BY 1, 2', 2)
-    _columns(con, frames)
     tables = [table for table in TABLES if con.execute(f'SELECT 1 FROM "{table}" WHERE excluded IS NULL LIMIT 1').fetchone()]
     tables = [table for table in TABLES if table in {*tables, *narrow.tables(con)}]
     states.measure(con, frames, tables)
@@ -53,12 +70,6 @@ def measure(
     frames["defects"] = _frame(con, "SELECT element, kind, count(*), count(DISTINCT patient_id) FROM defect GROUP BY 1, 2", 2)
     values.measure(con, frames)
     relations.measure(con, frames, tables)
-    _views(con)
-    overlaps.measure(con, frames)
-    frames["custom"] = custom.measure(con, rules)
-    if PREDICTIONS in formats:
-        production.measure(con, frames)
-    return profile
 
 
 def _frame(con: duckdb.DuckDBPyConnection, sql: str, keys: int) -> Frame:

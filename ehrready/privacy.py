@@ -119,29 +119,54 @@ def hide_profile(profile: Profile, sites: Collection[str] = ()) -> Profile:
 
     ``sites`` are those that the rules name; the others are pooled.
     """
-    frames: dict[str, Frame] = {name: dict(frame) for name, frame in profile.frames.items()}
+    whole = _alone(profile.frames, sites)
+    whole["custom"] = _hide_custom(whole["custom"])
+    whole["columns"] = _hide_columns(whole["columns"])
+    whole["overlaps"] = {}  # differences of what overlaps would tell small cells; findings are grouped by what is left
+    whole |= hiding.hide(whole)
+    parts = {site: _alone(part, ()) for site, part in profile.sites.items()}
+    cells = Suppression()
+    for site, frames in {"": whole, **parts}.items():
+        part = cells.part(_mark(site))
+        for name in SUMMED:
+            values = FRAMES[name][1]
+            part.frame(name, frames[name], values.index("patients") if "patients" in values else 0)
+        sums.add(part, frames)
+    _tie_sites(cells, whole, parts)
+    cells.close()
+    for site, frames in {"": whole, **parts}.items():
+        part = cells.part(_mark(site))
+        frames |= {name: part.kept(name) for name in SUMMED if name not in {"values", "relations"}}
+        # a denominator is hidden by itself; that somebody has a value of 7.13 is a value of a patient, so small buckets are
+        # left out and marked: the histogram lacks some
+        kept, buckets = part.kept("relations"), part.kept("values")
+        frames["relations"] = {key: (None, row[1], None) if kept[key][0] is None else row for key, row in frames["relations"].items()}
+        frames["values"] = {key if row[0] is not None else (*key[:3], marker_of(key[3])): row for key, row in buckets.items()}
+    return Profile(profile.name, False, whole, dict(profile.source_elements), parts)
+
+
+def _alone(frames: dict[str, Frame], sites: Collection[str]) -> dict[str, Frame]:
+    """Return the frames of the whole or of a site with what is hidden whatever else is known."""
+    frames = {name: dict(frame) for name, frame in frames.items()}
     frames["states"] = _pool_sites(frames["states"], sites)
     frames["values"] = _frequent(frames["values"])
-    frames["relations"] = _hide_relations(frames["relations"], profile.tables())
-    frames["custom"] = _hide_custom(frames["custom"])
-    frames["columns"] = _hide_columns(frames["columns"])
-    frames["overlaps"] = {}  # differences of what overlaps would tell small cells; findings are grouped by what is left
-    frames |= hiding.hide(frames)
-    cells = Suppression()
-    for name in SUMMED:
-        values = FRAMES[name][1]
-        cells.frame(name, frames[name], values.index("patients") if "patients" in values else 0)
-    sums.add(cells, frames)
-    cells.close()
-    frames |= {name: cells.kept(name) for name in SUMMED if name not in {"values", "relations"}}
-    # a denominator is hidden by itself; that somebody has a value of 7.13 is a value of a patient, so small buckets are
-    # left out and marked: the histogram lacks some
-    kept = cells.kept("relations")
-    frames["relations"] = {key: (None, values[1], None) if kept[key][0] is None else values for key, values in frames["relations"].items()}
-    frames["values"] = {
-        key if values[0] is not None else (*key[:3], marker_of(key[3])): values for key, values in cells.kept("values").items()
-    }
-    return Profile(profile.name, False, frames, dict(profile.source_elements))
+    frames["relations"] = _hide_relations(frames["relations"], Profile(frames=frames).tables())
+    return frames
+
+
+def _mark(site: str) -> str:
+    return f"\x1f{site}" if site else ""
+
+
+def _tie_sites(cells: Suppression, whole: dict[str, Frame], parts: dict[str, dict[str, Frame]]) -> None:
+    """Say that the records of the sites add up to all records, and that a site's states stand in the whole's, too."""
+    for name in SUMMED if parts else ():
+        for key in whole[name]:
+            cells.sum((name, key), [(name + _mark(site), key) for site in parts])
+    for site in parts:
+        for key in whole["states"]:
+            if key[1:3] == ("site", site):
+                cells.sum(("states", key), [("states" + _mark(site), (key[0], "all", "", key[3]))])
 
 
 #: Frames whose counts are tied by sums (ehrready.sums); the others hide theirs by themselves.
@@ -214,8 +239,11 @@ def _close(cells: Frame, parts: list[Key], hidden: set[Key]) -> None:
 
 def without_sites(profile: Profile, sites: Collection[str] = ()) -> Profile:
     """Return an internal profile fit for saving: exact counts, the hospital's own site codes pooled."""
-    frames = dict(profile.frames) | {"states": _pool_sites(profile.frames["states"], sites), "values": _frequent(profile.frames["values"])}
-    return Profile(profile.name, profile.internal, frames, dict(profile.source_elements))
+    whole, *parts = (
+        dict(frames) | {"states": _pool_sites(frames["states"], sites), "values": _frequent(frames["values"])}
+        for frames in (profile.frames, *profile.sites.values())
+    )
+    return Profile(profile.name, profile.internal, whole, dict(profile.source_elements), dict(zip(profile.sites, parts, strict=True)))
 
 
 def _pool_sites(states: Frame, named: Collection[str] = ()) -> Frame:

@@ -74,14 +74,24 @@ PRODUCTION = ("predictions", "scores", "clusters", "runs")
 PRESENCE = ("quarters", "tables", "runs")
 
 
+def empty() -> dict[str, Frame]:
+    """Return every frame, without a row."""
+    return {name: {} for name in FRAMES}
+
+
 @dataclass(slots=True)
 class Profile:
-    """The measures of one data set.  ``name`` is the user's word for it, never a path."""
+    """The measures of one data set.  ``name`` is the user's word for it, never a path.
+
+    ``sites`` are frames of parts of the records: of each site that a rule names, and of the others together.  They are there
+    only where a rule has limits by site for more than the states of an element (ehrready.sites).
+    """
 
     name: str = "dataset"
     internal: bool = True
-    frames: dict[str, Frame] = field(default_factory=lambda: {name: {} for name in FRAMES})
+    frames: dict[str, Frame] = field(default_factory=empty)
     source_elements: dict[str, str] = field(default_factory=dict)
+    sites: dict[str, dict[str, Frame]] = field(default_factory=dict)
     _order: dict[str, tuple[Frame, list[Key]]] = field(default_factory=dict, init=False, compare=False, repr=False)
 
     @classmethod
@@ -90,17 +100,21 @@ class Profile:
         return cls(name=name)
 
     def merge(self, other: Profile) -> Profile:
-        """Return the profile of both data sets, which must share no patient; a hidden count stays hidden."""
-        frames = {name: dict(frame) for name, frame in self.frames.items()}
-        for name, frame in other.frames.items():
-            mine = frames[name]
-            for key, values in frame.items():
-                mine[key] = values if key not in mine else _most(mine[key], values) if name in PRESENCE else _add(mine[key], values)
+        """Return the profile of both data sets, which must share no patient; a hidden count stays hidden.
+
+        Sites stay apart only where both keep the same ones apart (or one of them has read nothing).
+        """
+        frames = merged(self.frames, other.frames)
+        if self.sites.keys() == other.sites.keys():
+            sites = {site: merged(part, other.sites[site]) for site, part in self.sites.items()}
+        else:
+            full = [profile for profile in (self, other) if profile.sites or any(profile.frames.values())]
+            sites = dict(full[0].sites) if len(full) == 1 else {}
         elements = dict(other.source_elements)
         for element, place in self.source_elements.items():
             known = {*elements.get(element, place).split(" | "), *place.split(" | ")}
             elements[element] = " | ".join(sorted(known))
-        return Profile(self.name, self.internal and other.internal, frames, elements)
+        return Profile(self.name, self.internal and other.internal, frames, elements, sites)
 
     def rows(self, frame: str, *prefix: str) -> Iterator[tuple[Key, Values]]:
         """Yield the rows of a frame whose key starts with ``prefix``, in key order."""
@@ -171,43 +185,71 @@ class Profile:
             "name": self.name,
             "internal": self.internal,
             "source_elements": self.source_elements,
-            "frames": {
-                name: {"keys": FRAMES[name][0], "values": FRAMES[name][1], "rows": [[*k, *v] for k, v in sorted(frame.items())]}
-                for name, frame in self.frames.items()
-                if frame or name not in PRODUCTION
-            },
+            "frames": _written(self.frames),
+            **({"sites": {site: _written(part) for site, part in sorted(self.sites.items())}} if self.sites else {}),
         }
 
     @classmethod
     def from_json(cls, data: bytes, *, place: str = "the profile") -> Profile:
         """Parse a profile; raises UsageError for another kind, an unknown major version or a broken shape."""
         document = load_document(data, KIND, SCHEMA_VERSION, place)
-        problems = []
-        frames: dict[str, Frame] = {name: {} for name in FRAMES}
-        given = document.get("frames")
-        for name, body in given.items() if isinstance(given, dict) else ():
-            if name not in FRAMES:
-                continue  # a later minor version may know more
-            keys, values = FRAMES[name]
-            rows = body.get("rows") if isinstance(body, dict) else None
-            if not isinstance(rows, list):
-                problems.append(f"{place}: frame {name} has no rows")
-                continue
-            for number, row in enumerate(rows, 1):
-                if not _is_row(row, len(keys), len(values)):
-                    problems.append(f"{place}: frame {name}, row {number}: expected {len(keys)} texts and {len(values)} counts")
-                    break
-                key = tuple(row[: len(keys)])
-                if key in frames[name]:
-                    problems.append(f"{place}: frame {name}, row {number}: its key stands there twice")
-                    break
-                frames[name][key] = tuple(row[len(keys) :])
+        problems: list[str] = []
+        given, parts = document.get("frames"), document.get("sites", {})
+        frames = _read(given, place, problems)
+        sites = {}
+        for number, (site, part) in enumerate(sorted(parts.items()) if isinstance(parts, dict) else (), 1):
+            sites[str(site)] = _read(part, f"{place}: site {number}", problems)
         elements, name, internal = document.get("source_elements"), document.get("name"), document.get("internal")
-        if not isinstance(given, dict) or not isinstance(elements, dict) or not isinstance(name, str) or not isinstance(internal, bool):
-            problems.append(f"{place}: name, internal, source_elements or frames is missing or of another type")
+        if (
+            not all(isinstance(node, dict) for node in (given, elements, parts))
+            or not isinstance(name, str)
+            or not isinstance(internal, bool)
+        ):
+            problems.append(f"{place}: name, internal, source_elements, sites or frames is missing or of another type")
         if problems:
             raise UsageError(*problems)
-        return cls(str(name), bool(internal), frames, {str(k): str(v) for k, v in (elements or {}).items()})
+        return cls(str(name), bool(internal), frames, {str(k): str(v) for k, v in (elements or {}).items()}, sites)
+
+
+def merged(one: dict[str, Frame], other: dict[str, Frame]) -> dict[str, Frame]:
+    """Add up frames key by key."""
+    frames = {name: dict(frame) for name, frame in one.items()}
+    for name, frame in other.items():
+        mine = frames[name]
+        for key, values in frame.items():
+            mine[key] = values if key not in mine else _most(mine[key], values) if name in PRESENCE else _add(mine[key], values)
+    return frames
+
+
+def _written(frames: dict[str, Frame]) -> dict[str, Any]:
+    return {
+        name: {"keys": FRAMES[name][0], "values": FRAMES[name][1], "rows": [[*k, *v] for k, v in sorted(frame.items())]}
+        for name, frame in frames.items()
+        if frame or name not in PRODUCTION
+    }
+
+
+def _read(given: Any, place: str, problems: list[str]) -> dict[str, Frame]:
+    """Parse the frames of a document, and note what is wrong with them."""
+    frames = empty()
+    for name, body in given.items() if isinstance(given, dict) else ():
+        if name not in FRAMES:
+            continue  # a later minor version may know more
+        keys, values = FRAMES[name]
+        rows = body.get("rows") if isinstance(body, dict) else None
+        if not isinstance(rows, list):
+            problems.append(f"{place}: frame {name} has no rows")
+            continue
+        for number, row in enumerate(rows, 1):
+            if not _is_row(row, len(keys), len(values)):
+                problems.append(f"{place}: frame {name}, row {number}: expected {len(keys)} texts and {len(values)} counts")
+                break
+            key = tuple(row[: len(keys)])
+            if key in frames[name]:
+                problems.append(f"{place}: frame {name}, row {number}: its key stands there twice")
+                break
+            frames[name][key] = tuple(row[len(keys) :])
+    return frames
 
 
 def _is_row(row: Any, keys: int, values: int) -> bool:

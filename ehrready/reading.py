@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from ehrready import sites
 from ehrready.errors import EhrreadyError
 from ehrready.ledger import Ledger
 from ehrready.options import Options
@@ -53,4 +54,5 @@ def narrow(reader: Reader, files: Sequence[SourceFile], rules: Sequence[Rule], *
 
     if isinstance(reader, OmopReader):
         plain = not {rule.check for rule in rules if CHECKS[rule.check].measured} - {"structure-valid", "must-support"}
+        plain &= not sites.to_measure(rules)
         reader.narrow = alone and plain and all(file.format == reader.format for file in files if not file.skip)

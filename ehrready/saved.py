@@ -18,7 +18,11 @@ def load_profile(path: str) -> tuple[Profile, str]:
     place = f"profile {Path(path).name}"
     data = files.read(path, place)
     profile = Profile.from_json(data, place=place)
-    if problems := impossible(profile.frames, place):
+    parts = [
+        (profile.frames, place),
+        *((part, f"{place}: site {number}") for number, (_, part) in enumerate(sorted(profile.sites.items()), 1)),
+    ]
+    if problems := [problem for frames, where in parts for problem in impossible(frames, where)]:
         raise UsageError(*problems)
     return profile, hashlib.sha256(data).hexdigest()
 

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable
 from ehrready import analytes, units
 from ehrready.histograms import PARSES, bounds, coarse_of, is_coarse
 from ehrready.profile import Frame, Key
-from ehrready.suppression import Cell, Suppression
+from ehrready.suppression import Cell, Part
 from ehrready.tables import table_of
 
 Frames = dict[str, Frame]
@@ -36,7 +36,7 @@ _FHIR = {
 }  # fmt: skip
 
 
-def add(s: Suppression, frames: Frames) -> None:
+def add(s: Part, frames: Frames) -> None:
     """Add every sum that holds between the counts of a profile."""
     totals = {(name, depth): _groups(s, name, frames[name], depth) for name, depth in GROUPS}
     _states(s, frames["states"])
@@ -53,13 +53,13 @@ def _by(frame: Iterable[Key], part: Callable[[Key], Key]) -> dict[Key, list[Key]
     return found
 
 
-def _groups(s: Suppression, name: str, frame: Frame, depth: int) -> dict[Key, Cell]:
+def _groups(s: Part, name: str, frame: Frame, depth: int) -> dict[Key, Cell]:
     """Add a known total for every group of rows with the same first keys; return group to total."""
     groups = _by(frame, lambda key: key[:depth])
     return {group: s.total(f"{name}{depth}", group, ((name, key) for key in keys)) for group, keys in groups.items()}
 
 
-def _states(s: Suppression, states: Frame) -> None:
+def _states(s: Part, states: Frame) -> None:
     """The states of a group add up to ``*``; the groups of a grouping to no more than the whole."""
     for group, keys in _by((key for key in states if key[3] != "*"), lambda key: key[:3]).items():
         s.sum(("states", (*group, "*")), (("states", key) for key in keys))
@@ -67,7 +67,7 @@ def _states(s: Suppression, states: Frame) -> None:
         s.sum(("states", (element, "all", "", state)), (("states", key) for key in keys))
 
 
-def _records(s: Suppression, frames: Frames, volume: dict[Key, Cell], excluded: dict[Key, Cell]) -> None:
+def _records(s: Part, frames: Frames, volume: dict[Key, Cell], excluded: dict[Key, Cell]) -> None:
     """The records of a table are those of its elements, by month as well, and of its FHIR types."""
     for key in frames["states"]:
         table = table_of(key[0])
@@ -90,7 +90,7 @@ def _records(s: Suppression, frames: Frames, volume: dict[Key, Cell], excluded: 
             s.sum(whole, [*([volume[table,]] if (table,) in volume else ()), *([excluded[table,]] if (table,) in excluded else ())])
 
 
-def _codings(s: Suppression, frames: Frames, totals: dict[tuple[str, int], dict[Key, Cell]]) -> None:
+def _codings(s: Part, frames: Frames, totals: dict[tuple[str, int], dict[Key, Cell]]) -> None:
     """Codes, releases and currency count the codings of a system; sets of systems count the concepts."""
     for (element, system), whole in totals["classes", 2].items():
         for name in ("releases", "currency", "displays"):
@@ -109,7 +109,7 @@ def _codings(s: Suppression, frames: Frames, totals: dict[tuple[str, int], dict[
         s.sum(whole, [("states", (element, "all", "", "coded"))])
 
 
-def _values(s: Suppression, frames: Frames, totals: dict[tuple[str, int], dict[Key, Cell]]) -> None:
+def _values(s: Part, frames: Frames, totals: dict[tuple[str, int], dict[Key, Cell]]) -> None:
     """Results by kind, unit and bucket of one code, and the defects that rules count of them over all codes."""
     kinds, typed, values = frames["value_kinds"], frames["units"], frames["values"]
     for (system, code), whole in totals["value_kinds", 2].items():
@@ -129,11 +129,11 @@ def _values(s: Suppression, frames: Frames, totals: dict[tuple[str, int], dict[K
     for cls, keys in _by(typed, lambda key: (analytes.unit_class(*key[1:]),)).items():
         parts = [("units", key) for key in keys]
         whole = ("relations", ("observation.unit", *cls))
-        s.sum(whole if whole in s.values else s.total("unit-class", cls, parts), parts)
+        s.sum(whole if s.has(whole) else s.total("unit-class", cls, parts), parts)
     _buckets(s, typed, kinds, values)
 
 
-def _buckets(s: Suppression, numbers: Frame, kinds: Frame, values: Frame) -> None:
+def _buckets(s: Part, numbers: Frame, kinds: Frame, values: Frame) -> None:
     """Fine buckets add up to their coarse one, all of them to the numbers with the unit; those beyond the limits are implausible."""
     resolved = {shown: units.resolve(shown) for shown in {key[3] for key in numbers} if shown and shown[0] != "?"}
     names = {shown: unit.ucum for shown, unit in resolved.items() if unit}
@@ -164,7 +164,7 @@ def _outside(bucket: str, limits: tuple[float, float]) -> bool:
     return high < limits[0] or low > limits[1]
 
 
-def _people(s: Suppression, patients: Frame, history: dict[Key, Cell]) -> None:
+def _people(s: Part, patients: Frame, history: dict[Key, Cell]) -> None:
     """Patients by their first month and by the length of their history are the same people, and of all."""
     first = s.total("first", (), (("patients", key) for key in patients if key[0] == "first-month"))
     s.sum(("patients", ("all", "")), [first])

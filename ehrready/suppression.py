@@ -127,6 +127,10 @@ class Suppression:
     def _patients(self, cells: list[Cell]) -> int:
         return sum(self.values[cell][self._people[cell[0]]] or 0 for cell in cells)
 
+    def part(self, mark: str) -> Part:
+        """Return the door through which the frames of a part of the data come in, beside those of the whole."""
+        return Part(self, mark)
+
     def kept(self, name: str) -> Frame:
         """Return a frame as it may leave: hidden rows hold None."""
         return {
@@ -134,3 +138,35 @@ class Suppression:
             for (frame, key), values in self.values.items()
             if frame == name
         }
+
+
+class Part:
+    """A :class:`Suppression` whose cells bear a mark in the names of their frames: one site's cells beside those of all."""
+
+    def __init__(self, cells: Suppression, mark: str) -> None:
+        """``mark`` is put behind every name; ``""`` is the whole."""
+        self._cells, self._mark = cells, mark
+
+    def _there(self, cell: Cell) -> Cell:
+        return cell[0] + self._mark, cell[1]
+
+    def has(self, cell: Cell) -> bool:
+        """Whether the cell is there."""
+        return self._there(cell) in self._cells.values
+
+    def frame(self, name: str, cells: Frame, people: int) -> None:
+        """Take in a frame, see :meth:`Suppression.frame`."""
+        self._cells.frame(name + self._mark, cells, people)
+
+    def total(self, name: str, key: Key, parts: Iterable[Cell]) -> Cell:
+        """Make a known total, see :meth:`Suppression.total`."""
+        self._cells.total(name + self._mark, key, map(self._there, parts))
+        return f"@{name}", key
+
+    def sum(self, whole: Cell, parts: Iterable[Cell]) -> None:
+        """Say that the whole holds its parts, see :meth:`Suppression.sum`."""
+        self._cells.sum(self._there(whole), map(self._there, parts))
+
+    def kept(self, name: str) -> Frame:
+        """Return a frame as it may leave."""
+        return self._cells.kept(name + self._mark)

@@ -146,6 +146,10 @@ def profile_schema() -> Schema:
         },
     }
     d["required"] = list(d["properties"])
+    d["properties"]["sites"] = _map(
+        {**d["properties"]["frames"], "description": "The frames of one part."},
+        "Parts of the records, where rules have limits by site: each named site, and other-sites for the rest.",
+    )
     d["$defs"] = {name: _frame(name) for name in FRAMES}
     return d
 

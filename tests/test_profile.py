@@ -29,7 +29,8 @@ def profiles(draw: st.DrawFn) -> Profile:
     for name, (keys, values) in FRAMES.items():
         rows = st.dictionaries(st.tuples(*[_KEY] * len(keys)), st.tuples(*[_COUNT] * len(values)), max_size=3)
         frames[name] = draw(rows)
-    return Profile(frames=frames)
+    parts = draw(st.sampled_from([(), (), ("A", "other-sites"), ("B", "other-sites")]))
+    return Profile(frames=frames, sites={site: {name: dict(frame) for name, frame in frames.items()} for site in parts})
 
 
 @given(a=profiles(), b=profiles(), c=profiles())

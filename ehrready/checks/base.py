@@ -109,7 +109,7 @@ class Check:
     The function takes, in this order: the profile, the training profile if it ``compares``, the element unless it is
     ``whole``, the store of release tables if it ``looks_up``, and the rule's (id, digest) if it is ``measured``.
 
-    ``by_site``: it reads nothing but the states of an element, which are measured by site, too.  ``measured``: counts
+    ``by_state``: it reads nothing but the states of an element, which are measured by site, too.  ``measured``: counts
     for a check whose rules say themselves what is to be counted, from the locked engine and the rule's options
     (ehrready.custom).  ``may_compare``: it takes the training profile where there is one, else None.  ``lint`` returns what is wrong with the options beyond their types.
     """
@@ -122,10 +122,15 @@ class Check:
     looks_up: bool
     decides: bool
     options: dict[str, inspect.Parameter]
-    by_site: bool = False
+    by_state: bool = False
     measured: Callable[[Any, dict[str, Any]], list[Counted]] | None = None
     lint: Callable[[dict[str, Any]], list[str]] | None = None
     may_compare: bool = False
+
+    @property
+    def by_site(self) -> bool:
+        """Whether it can be judged by site: it counts records of an element, and rules do not say how."""
+        return not (self.whole or self.decides or self.measured)
 
     @property
     def help(self) -> str:
@@ -152,7 +157,7 @@ def check(
     whole: bool = False,
     looks_up: bool = False,
     decides: bool = False,
-    by_site: bool = False,
+    by_state: bool = False,
     measured: Callable[[Any, dict[str, Any]], list[Counted]] | None = None,
     lint: Callable[[dict[str, Any]], list[str]] | None = None,
     may_compare: bool = False,
@@ -166,7 +171,7 @@ def check(
         if name in CHECKS or dimension not in (*DIMENSIONS, *EXTRA_DIMENSIONS):
             raise ValueError(f"check {name} is registered twice or its dimension is unknown")
         CHECKS[name] = Check(
-            name, dimension, run, compares, whole, looks_up, decides or compares or may_compare, options, by_site, measured, lint, may_compare
+            name, dimension, run, compares, whole, looks_up, decides or compares or may_compare, options, by_state, measured, lint, may_compare
         )  # fmt: skip
         return run
 

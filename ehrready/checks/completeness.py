@@ -6,7 +6,7 @@ from ehrready.checks.base import Outcome, check, skip, state_outcome
 from ehrready.profile import Profile
 
 
-@check("completeness", by_site=True)
+@check("completeness", by_state=True)
 def present(profile: Profile, element: str, *, null_tokens: bool = True) -> list[Outcome]:
     """Is the element there in the records to which it applies?
 
@@ -25,7 +25,7 @@ def present(profile: Profile, element: str, *, null_tokens: bool = True) -> list
     return found or skip("not-applicable", "no records of this table")
 
 
-@check("completeness", by_site=True)
+@check("completeness", by_state=True)
 def coded(profile: Profile, element: str) -> list[Outcome]:
     """Do concepts carry a code, or only text?
 

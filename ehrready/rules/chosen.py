@@ -6,7 +6,10 @@ from typing import TYPE_CHECKING
 
 from ehrready import contract as contracts
 from ehrready import rules as packs
+from ehrready import sites
+from ehrready.checks import CHECKS
 from ehrready.contract import rules as contract_rules
+from ehrready.errors import UsageError
 from ehrready.rules import waivers
 
 if TYPE_CHECKING:
@@ -16,7 +19,13 @@ if TYPE_CHECKING:
 
 def to_measure(options: Options) -> list[packs.Rule]:
     """Return the rules that say what is counted: all that may be asked later; a mistake in a pack is told here."""
-    return packs.merged([*(packs.load_all(options.rules) or packs.every(options.mapping)), *_of_contract(options)])
+    rules = packs.merged([*(packs.load_all(options.rules) or packs.every(options.mapping)), *_of_contract(options)])
+    if options.engine == "spark" and sites.to_measure(rules):
+        apart = sorted({rule.id for rule in rules if rule.sites and not CHECKS[rule.check].by_state})
+        raise UsageError(
+            f"limits by site of {', '.join(apart)}: Spark measures sites apart for present and coded only; use --engine duckdb"
+        )
+    return rules
 
 
 def to_judge(options: Options, live: Profile) -> list[packs.Pack]:

@@ -18,6 +18,7 @@ from ehrready.checks.base import Check
 from ehrready.errors import UsageError
 from ehrready.rules.document import Document, hint, shown
 from ehrready.rules.model import MIN_N, SEVERITIES, Limits, Pack, Rule
+from ehrready.sites import OTHERS
 from ehrready.tables import ELEMENTS
 
 PACK_KEYS = ("pack", "version", "title", "formats", "extends", "disable", "overrides", "rules")
@@ -228,6 +229,8 @@ class PackParser(Document):
             if pooled:
                 able = ", ".join(sorted(name for name, check in CHECKS.items() if check.by_site))
                 self.wrong(body["site"], f"{', '.join(pooled)} cannot be judged by site ({able} can)")
+            if site == OTHERS:
+                self.wrong(body["site"], f"{OTHERS} are the sites without limits of their own: give the override without site")
             if not site or changes or options or limits == Limits():
                 self.wrong(body["site"], "a site has a name and limits of its own (fail, warn, versus_training) and nothing else")
         elif limits == Limits() and not changes and not options:

@@ -66,7 +66,7 @@ def pack_schema() -> dict[str, Any]:
                     **{key: _text(key) for key in TEXTS if key != "id"},
                     **_shared(),
                     "rules": {**texts, "description": "Rules to change: ids or globs."},
-                    "site": {**_TEXT, "description": "The limits are for this site only (checks present and coded)."},
+                    "site": {**_TEXT, "description": "The limits are for this site only (checks that count records of an element)."},
                 },
             },
             "rule": {"oneOf": [{"$ref": f"#/$defs/{name}"} for name in sorted(CHECKS)]},

@@ -106,8 +106,12 @@ def test_packs_named_together_must_agree(tmp_path: Path) -> None:
         ("overrides:\n  - {rules: patient-sex-present, null_tokens: 3}", "option null_tokens of present must be true or false"),
         ("overrides:\n  - {rules: code-mix-as-in-training, fail: {max_rate: 0.1}}", "code-mix-shift sets its own limit"),
         (
-            "overrides:\n  - {rules: unit-understood, site: A, fail: {max_rate: 0.1}}",
-            "unit-valid cannot be judged by site (coded, present can)",
+            "overrides:\n  - {rules: ingest-accounted, site: A, fail: {max_rate: 0.1}}",
+            "ingest-accounted cannot be judged by site (allowed-value, code-current, coded, ",
+        ),
+        (
+            "overrides:\n  - {rules: code-coded, site: other-sites, fail: {max_rate: 0.1}}",
+            "other-sites are the sites without limits of their own",
         ),
         ("overrides:\n  - {rules: code-coded, site: A, severity: info}", "limits of its own"),
         ("overrides: {rules: code-coded}", "overrides must be a list"),

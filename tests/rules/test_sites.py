@@ -1,0 +1,143 @@
+"""Limits by site for checks that read more than the states of an element: the sites' records are measured apart."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import orjson
+import pytest
+
+from ehrready import pipeline, privacy
+from ehrready.document_checks import first_problem
+from ehrready.errors import UsageError
+from ehrready.options import Options
+from ehrready.privacy import SUMMED
+from ehrready.profile import Profile
+from ehrready.suppression import small
+
+PACK = """\
+pack: mine
+version: 1.0.0
+extends: core
+overrides:
+  - {rules: code-is-code, site: NORTH, fail: {max_rate: 0.5}}
+  - {rules: patient-linked, site: NORTH, fail: {max_rate: 0.001}}
+  - {rules: patient-sex-present, site: NORTH, fail: {max_rate: 0.5}}
+"""
+
+
+def _feed(folder: Path, *, bad: tuple[int, int] = (40, 12), of: int = 200) -> str:
+    """Write two hospitals' conditions: of ``of`` codes each so many are words; the South's refer to patients of the North."""
+    folder.mkdir(exist_ok=True)
+    lines: dict[str, list[dict[str, Any]]] = {"Patient": [], "Encounter": [], "Condition": []}
+    for s, site in enumerate(("NORTH", "SOUTH")):
+        for number in range(of):
+            who, stay = f"{site}-{number}", f"{site}-e{number}"
+            lines["Patient"].append(
+                {"id": who, "gender": "female", "birthDate": "1970-01-01", "managingOrganization": {"reference": f"Organization/{site}"}}
+            )
+            subject = {"reference": f"Patient/{'NORTH' if number % 2 else site}-{number}"}
+            lines["Encounter"].append({
+                "id": stay, "status": "finished", "class": {"system": "http://terminology.hl7.org/CodeSystem/v3-ActCode", "code": "AMB"},
+                "subject": subject, "period": {"start": "2024-01-02", "end": "2024-01-03"},
+                "serviceProvider": {"reference": f"Organization/{site}"},
+            })  # fmt: skip
+            code = "sugar disease, see note" if number < bad[s] else "E11.9"
+            lines["Condition"].append({
+                "id": f"{site}-c{number}", "subject": subject, "encounter": {"reference": f"Encounter/{stay}"}, "recordedDate": "2024-01-02",
+                "code": {"coding": [{"system": "http://hl7.org/fhir/sid/icd-10-cm", "code": code}]},
+            })  # fmt: skip
+    for name, resources in lines.items():
+        data = b"\n".join(orjson.dumps({"resourceType": name, **resource}) for resource in resources)
+        (folder / f"{name}.ndjson").write_bytes(data)
+    return str(folder)
+
+
+def _options(tmp_path: Path, **more: Any) -> Options:
+    (tmp_path / "mine.yaml").write_text(PACK)
+    return Options(rules=(str(tmp_path / "mine.yaml"),), internal=True, **more)
+
+
+def _found(card: Any, rule: str, element: str, defect: str) -> dict[str, tuple[str, int | None, int | None]]:
+    return {
+        f["group"].get("site", ""): (f["status"], f["numerator"], f["denominator"])
+        for f in card.document["findings"]
+        if (f["rule"], f["element"], f["defect"]) == (rule, element, defect)
+    }
+
+
+def test_codes_are_judged_at_each_site_and_links_across_sites_hold(tmp_path: Path) -> None:
+    card, _ = pipeline.check([_feed(tmp_path / "live")], None, _options(tmp_path))
+    assert _found(card, "code-is-code", "condition.code", "free-text") == {"NORTH": ("pass", 40, 200), "other-sites": ("fail", 12, 200)}
+    linked = _found(card, "patient-linked", "condition.patient_id", "unresolved")
+    assert linked == {"NORTH": ("pass", 0, 200), "other-sites": ("pass", 0, 200)}, "a patient of another site is there"
+    assert _found(card, "patient-sex-present", "patient.sex", "missing") == {"NORTH": ("pass", 0, 200), "other-sites": ("pass", 0, 200)}
+
+
+def test_a_saved_profile_keeps_the_sites_apart_that_its_rules_name(tmp_path: Path) -> None:
+    options, source = _options(tmp_path), _feed(tmp_path / "live")
+    live, _, _ = pipeline.read_profile([source], options)
+    kept = privacy.without_sites(live, {"NORTH"}).to_json()
+    assert first_problem(orjson.loads(kept), "profile") == ""
+    again = Profile.from_json(kept)
+    assert set(again.sites) == {"NORTH", "other-sites"}
+    assert again.to_json() == kept
+    judged = pipeline.judge(again, None, options)
+    direct, _ = pipeline.check([source], None, options)
+    for rule, element, defect in (
+        ("code-is-code", "condition.code", "free-text"),
+        ("patient-linked", "condition.patient_id", "unresolved"),
+    ):
+        assert _found(judged, rule, element, defect) == _found(direct, rule, element, defect)
+    plain, _, _ = pipeline.read_profile([source], Options(internal=True))
+    assert not plain.sites
+    assert {**plain.frames, "custom": {}} == live.frames
+    unkept = _found(pipeline.judge(plain, None, options), "code-is-code", "condition.code", "")
+    assert unkept == {"NORTH": ("not-assessed", None, None), "other-sites": ("not-assessed", None, None)}
+
+
+def test_the_rate_in_training_is_that_of_the_same_site(tmp_path: Path) -> None:
+    options = _options(tmp_path)
+    training, _, _ = pipeline.read_profile([_feed(tmp_path / "training", bad=(40, 0))], options)
+    live, _, _ = pipeline.read_profile([_feed(tmp_path / "live", bad=(0, 40))], options)
+    card = pipeline.judge(live, training, options)
+    before = {
+        f["group"]["site"]: f["training"]["rate"]
+        for f in card.document["findings"]
+        if (f["rule"], f["element"], f["defect"]) == ("code-is-code", "condition.code", "free-text")
+    }
+    assert before == {"NORTH": pytest.approx(0.2), "other-sites": 0.0}
+
+
+def test_profiles_of_two_exports_add_up_site_by_site(tmp_path: Path) -> None:
+    options = _options(tmp_path)
+    one, _, _ = pipeline.read_profile([_feed(tmp_path / "one", bad=(40, 12))], options)
+    two, _, _ = pipeline.read_profile([_feed(tmp_path / "two", bad=(1, 2))], options)
+    rows = {site: part["classes"]["condition.code", "icd10cm", "exact", "free-text"][0] for site, part in one.merge(two).sites.items()}
+    assert rows == {"NORTH": 41, "other-sites": 14}
+    plain, _, _ = pipeline.read_profile([_feed(tmp_path / "two", bad=(1, 2))], Options(internal=True))
+    assert one.merge(plain).sites == {}, "what one of them does not keep apart cannot be judged apart"
+
+
+@pytest.mark.parametrize("bad", [(40, 3), (3, 40), (0, 3), (4, 4), (40, 40)])
+def test_a_small_cell_of_a_site_cannot_be_worked_out_from_the_others(tmp_path: Path, bad: tuple[int, int]) -> None:
+    live, _, _ = pipeline.read_profile([_feed(tmp_path / "live", bad=bad)], _options(tmp_path))
+    out = privacy.hide_profile(live, {"NORTH"})
+    shown = 0
+    for name in SUMMED:
+        for key, whole in out.frames[name].items():
+            exact = {site: live.sites[site][name].get(key, (0,))[0] or 0 for site in live.sites}
+            parts = {site: out.sites[site][name].get(key, (0,))[0] for site in live.sites}
+            hidden = [site for site, n in parts.items() if n is None]
+            adds_up = sum(exact.values()) == live.frames[name].get(key, (None,))[0]
+            if whole[0] is not None and adds_up and len(hidden) == 1:
+                raise AssertionError(f"{name} {key}: the hidden part of {hidden[0]} is the whole less the others")
+            shown += len(parts) - len(hidden)
+            assert not any(small(n) for n in parts.values()), (name, key)
+    assert shown > 50
+
+
+def test_spark_says_that_it_does_not_measure_sites_apart(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"limits by site of code-is-code, patient-linked: .*--engine duckdb"):
+        pipeline.check([_feed(tmp_path / "live")], None, _options(tmp_path, engine="spark"))
