@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from ehrready import narrow
 from ehrready.engines.duckdb import quote
-from ehrready.tables import ABSENT, CODED, SCALARS, TABLES, table_of
+from ehrready.tables import ABSENT, CODED, DERIVED, SCALARS, TABLES, table_of
 
 if TYPE_CHECKING:
     import duckdb
@@ -36,6 +36,9 @@ ELIGIBLE: dict[str, str] = {
 CARE = ("encounter", "observation", "medication", "procedure", "immunization")
 DATED = (*CARE, "condition", "report", "document")
 ENDED = ("encounter", "condition", "medication", "procedure")
+
+#: Of a record's concepts the first one tells its state; every part of a record (FHIR Observation.component) tells its own.
+COUNTED = "(ordinal = 1 OR element = 'observation.code')"
 
 #: Bits of a combo, from the lowest: a record that counts, one kept out, then universes and defects (ehrready.relations).
 FLAGS = (
@@ -117,6 +120,8 @@ def build(con: duckdb.DuckDBPyConnection) -> list[str]:
     con.execute("CREATE TEMP TABLE cell (t INTEGER, p BIGINT, place INTEGER, m INTEGER, combo BIGINT, n BIGINT)")
     for table in filled:
         _records(con, table, known, several)
+    if con.execute("SELECT 1 FROM component LIMIT 1").fetchone():
+        _components(con, known)
     _concepts(con, known)
     if short:
         con.execute("CREATE TEMP TABLE narrow_table (t INTEGER, name VARCHAR)")
@@ -206,6 +211,17 @@ def _records(con: duckdb.DuckDBPyConnection, table: str, known: bool, several: b
     con.execute(
         f"INSERT INTO cell SELECT {NUMBER[table]}, p, place, m, combo, count(*) FROM (SELECT a.p, {place} AS place, {MONTH.format('t.at')} AS m, "
         f'CASE WHEN t.excluded IS NOT NULL THEN 2 ELSE 1 + {" + ".join(parts)} END AS combo FROM "{table}" t{joins}) GROUP BY p, place, m, combo'
+    )
+
+
+def _components(con: duckdb.DuckDBPyConnection, known: bool) -> None:
+    """Count the values and units of components into ``cell``: they are results, and no records."""
+    place, joins = _joined("encounter_id", known)
+    digits = _digits("observation")
+    combo = " + ".join(f"{digits[element]} * {1 << shift(element)}" for element in DERIVED)
+    con.execute(
+        f"INSERT INTO cell SELECT {NUMBER['observation']}, p, place, m, combo, count(*) FROM (SELECT a.p, {place} AS place, "
+        f"{MONTH.format('t.at')} AS m, {combo} AS combo FROM component t{joins} WHERE t.excluded IS NULL) WHERE combo > 0 GROUP BY p, place, m, combo"
     )
 
 
@@ -305,6 +321,6 @@ def _concepts(con: duckdb.DuckDBPyConnection, known: bool) -> None:
     place, joins = _joined("encounter_id", known)
     con.execute(
         f"INSERT INTO cell SELECT t, p, place, m, digit * unit, count(*) FROM (SELECT c.t, c.unit, a.p, {place} AS place, {MONTH.format('t.at')} AS m, "
-        f"{concept_digit()} AS digit FROM concept t JOIN coded_element c ON t.element = c.element{joins} WHERE ordinal = 1) "
+        f"{concept_digit()} AS digit FROM concept t JOIN coded_element c ON t.element = c.element{joins} WHERE {COUNTED.replace('element', 't.element')}) "
         "GROUP BY t, p, place, m, digit, unit"
     )

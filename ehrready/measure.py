@@ -109,6 +109,11 @@ def _views(con: duckdb.DuckDBPyConnection) -> None:
         con.execute(
             f'CREATE TEMP VIEW "{name}_v" AS SELECT * REPLACE (CASE WHEN NOT is_absent(patient_id) THEN patient_id END AS patient_id) FROM "{name}"'
         )
+    # what a feature is looked for in: the results, each with the number of its code among the record's concepts
+    con.execute(
+        "CREATE TEMP VIEW result_v AS SELECT *, 1 AS concept FROM observation_v UNION ALL "
+        "SELECT * REPLACE (CASE WHEN NOT is_absent(patient_id) THEN patient_id END AS patient_id) FROM component"
+    )
     codings.views(con)
 
 

@@ -15,7 +15,7 @@ from ehrready import cells, currency, narrow
 from ehrready.engines.duckdb import quote
 from ehrready.histograms import PARSES
 from ehrready.profile import Frame
-from ehrready.tables import CODED, table_of
+from ehrready.tables import CODED, DERIVED, table_of
 
 if TYPE_CHECKING:
     import duckdb
@@ -115,12 +115,14 @@ def _states(frames: dict[str, Frame], short: Collection[str]) -> Rows:
         elif element in CODED:
             yield (
                 name(element, state),
-                f"SELECT record FROM concept t WHERE element = {quote(element)} AND ordinal = 1 AND {cells.state_test(element, state)}",
+                f"SELECT record FROM concept t WHERE element = {quote(element)} AND {cells.COUNTED} AND {cells.state_test(element, state)}",
             )
         else:
+            sources = (table_of(element), *(["component"] if element in DERIVED else []))
+            test = cells.state_test(element, state)
             yield (
                 name(element, state),
-                f'SELECT record FROM "{table_of(element)}" t WHERE excluded IS NULL AND {cells.state_test(element, state)}',
+                " UNION ALL ".join(f'SELECT record FROM "{source}" t WHERE excluded IS NULL AND {test}' for source in sources),
             )
 
 

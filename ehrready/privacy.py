@@ -16,7 +16,7 @@ from ehrready.histograms import FINE_HISTOGRAMS, is_coarse, marker_of
 from ehrready.production import hiding
 from ehrready.profile import FRAMES, Frame, Key, Profile
 from ehrready.suppression import SMALLEST, Suppression, small
-from ehrready.tables import table_of
+from ehrready.tables import PARTED, table_of
 
 #: Checks whose denominator is the part of a table that has what they compare.
 PARTIAL = (
@@ -56,11 +56,14 @@ def hide_findings(findings: list[Finding]) -> None:
             if not finding.hidden and finding.outcome.of not in whole:
                 finding.hidden = finding.rounded = True
     # a denominator that lacks a few of the table's records says how many lack the time, link or value
-    most: dict[str, int] = defaultdict(int)
+    # (the codes and values of a table count parts of records, too, and may be more than its records)
+    most: dict[tuple[str, bool], int] = defaultdict(int)
     for finding in findings:
-        most[table_of(finding.element)] = max(most[table_of(finding.element)], finding.outcome.of or 0)
+        size = (table_of(finding.element), finding.element in PARTED)
+        most[size] = max(most[size], finding.outcome.of or 0)
     for finding in findings:
-        if not finding.hidden and finding.rule.check in PARTIAL and small(most[table_of(finding.element)] - (finding.outcome.of or 0)):
+        sizes = [most[table_of(finding.element), parted] - (finding.outcome.of or 0) for parted in (False, True)]
+        if not finding.hidden and finding.rule.check in PARTIAL and any(map(small, sizes)):
             finding.hidden = finding.rounded = True
     _hide_nested(findings)
 

@@ -72,6 +72,11 @@ TABLES: dict[str, pa.Schema] = {
     "document": _table(),
 }
 
+#: Results that are parts of a record (FHIR Observation.component): columns of ``observation``, those of the record repeated.
+#: They count as results (value, unit, code), never as records.  ``concept`` is the number of the part's code among the
+#: concepts of ``observation.code`` in the record: 2 for the first part, since 1 is the record's own.
+COMPONENT: pa.Schema = TABLES["observation"].append(pa.field("concept", pa.int32()))
+
 CONCEPT: pa.Schema = pa.schema(
     [
         pa.field("element", pa.string()),  # condition.code
@@ -136,6 +141,7 @@ COLUMNS: pa.Schema = pa.schema(
 #: Every table a reader writes to.
 ALL: dict[str, pa.Schema] = {
     **TABLES,
+    "component": COMPONENT,
     "concept": CONCEPT,
     "coding": CODING,
     "defect": DEFECT,
@@ -169,6 +175,9 @@ SCALARS: dict[str, tuple[str, str]] = {
 
 #: Elements whose state takes more than one column: measured by their own SQL in ehrready.measure.
 DERIVED: tuple[str, ...] = ("observation.value", "observation.unit")
+
+#: Elements that parts of a record have, too (the table ``component``): they may be counted more often than there are records.
+PARTED: tuple[str, ...] = (*DERIVED, "observation.code")
 
 #: Coded elements, in canonical order.
 CODED: tuple[str, ...] = (

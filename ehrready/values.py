@@ -82,8 +82,17 @@ def _kind() -> str:
     )
 
 
+def _codes_of(name: str, keys: str, where: str) -> str:
+    """Return the statement that makes a table of the best rank of the codes by some keys of ``said`` (``g``)."""
+    return (
+        f"CREATE TEMP TABLE {name} AS SELECT {keys}, min(b.r) r FROM said g JOIN (SELECT t.q, b.r FROM term t JOIN best_code b USING (pid)) b "
+        f"USING (q){' WHERE ' + where if where else ''} GROUP BY {keys};"
+    )
+
+
 def _read(con: duckdb.DuckDBPyConnection, short: bool) -> None:
     """Make ``reading``: a narrow row per result with its code's rank, patient number, unit as typed, kind and number."""
+    parts = con.execute("SELECT 1 FROM component LIMIT 1").fetchone() is not None
     con.execute(
         "CREATE TEMP TABLE best_code AS SELECT pid, key, code, dense_rank() OVER (ORDER BY CASE key WHEN 'loinc' THEN 0 WHEN 'snomed' THEN 1 "
         "ELSE 2 END, key, code)::INTEGER r FROM judge WHERE element = 'observation.code' AND code <> '';"
@@ -91,18 +100,22 @@ def _read(con: duckdb.DuckDBPyConnection, short: bool) -> None:
             f"CREATE TEMP TABLE rank_of AS SELECT t.cid, min(b.r) r FROM term_of t JOIN best_code b USING (pid) WHERE t.el = {CODED.index('observation.code')} "
             "GROUP BY t.cid;"
             if short
-            else "CREATE TEMP TABLE code_of AS SELECT g.record, min(b.r) r FROM said g JOIN (SELECT t.q, b.r FROM term t JOIN best_code b USING (pid)) b "
-            "USING (q) GROUP BY 1;"
+            else _codes_of("code_of", "g.record", "g.concept = 1" if parts else "")
+            + (_codes_of("code_of_part", "g.record, g.concept", "g.concept > 1") if parts else "")
         )
         + "CREATE OR REPLACE TEMP TABLE best_code AS SELECT DISTINCT r, key, code FROM best_code"
     )
     # the columns that are needed, with the text that may hide a number; a word behind a number counts when it is a unit
-    con.execute(
-        "CREATE TEMP VIEW result AS SELECT *, CASE WHEN value_kind = 'text' THEN replace(trim(value_text, ' \"'), '\u2212', '-') END t "
-        + ("FROM observation WHERE excluded IS NULL" if not short else f"FROM {narrow.RESULTS}")
-    )
+    sources = {"result": narrow.RESULTS if short else "observation WHERE excluded IS NULL"}
+    if parts:
+        sources["part_result"] = "component WHERE excluded IS NULL"
+    for name, source in sources.items():
+        con.execute(
+            f"CREATE TEMP VIEW {name} AS SELECT *, CASE WHEN value_kind = 'text' THEN replace(trim(value_text, ' \"'), '\u2212', '-') END t FROM {source}"
+        )
     tail = f"regexp_extract(t, '^{_NUMBER}{_TAIL}$', 1)"
-    tails = [row[0] for row in con.execute(f"SELECT DISTINCT {tail} FROM result WHERE value_kind = 'text'").fetchall() if row[0]]
+    found = (row[0] for name in sources for row in con.execute(f"SELECT DISTINCT {tail} FROM {name} WHERE value_kind = 'text'").fetchall())
+    tails = sorted({word for word in found if word})
     con.execute("CREATE TEMP TABLE unit_tail (tail VARCHAR)")
     if known := [[word] for word in tails if units.listed(word)]:
         con.executemany("INSERT INTO unit_tail VALUES (?)", known)
@@ -117,14 +130,18 @@ def _read(con: duckdb.DuckDBPyConnection, short: bool) -> None:
     if short:
         who, clock, rank = "p, c0, c1", "clock", "least(x.r, y.r)"
         joins = "f LEFT JOIN rank_of x ON f.c0 = x.cid LEFT JOIN rank_of y ON f.c1 = y.cid"
-    con.execute(
-        f"CREATE TEMP TABLE reading AS SELECT record, coalesce({rank}, 0) r, CASE WHEN p > 0 THEN p END AS p, clock, u, "
+    columns = (
+        f"SELECT record, coalesce({rank}, 0) r, CASE WHEN p > 0 THEN p END AS p, clock, u, "
         f"CASE WHEN kind = 'number' THEN CASE v {sentinel} ELSE kind END WHEN ends_with(kind, ':number-with-unit') "
         f"AND {tail} NOT IN (SELECT tail FROM unit_tail) THEN split_part(kind, ':', 1) || ':words' ELSE kind END kind, "
         "kind IN ('number', 'comparator') is_number, CASE WHEN kind = 'number' THEN v END v "
         f"FROM (SELECT record, {who}, "
-        f"coalesce(CASE WHEN NOT {narrow.null_token('unit_code')} THEN unit_code END, unit) u, t, {_kind()} kind, value_number v, {clock} AS clock FROM result) {joins}"
+        f"coalesce(CASE WHEN NOT {narrow.null_token('unit_code')} THEN unit_code END, unit) u, t, {_kind()} kind, value_number v, "
     )
+    con.execute(f"CREATE TEMP TABLE reading AS {columns}{clock} AS clock FROM result) {joins}")
+    if parts:  # without a clock, which makes duplicates: a record that is there twice is one record too many, whatever it consists of
+        of = "LEFT JOIN code_of_part USING (record, concept) LEFT JOIN person USING (patient_id)"
+        con.execute(f"INSERT INTO reading {columns}concept, NULL::VARCHAR AS clock FROM part_result) {of}")
 
 
 def _judge(con: duckdb.DuckDBPyConnection) -> None:

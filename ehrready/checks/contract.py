@@ -83,7 +83,7 @@ def _units(con: duckdb.DuckDBPyConnection, wanted: list[str]) -> str:
     known = {unit.ucum for text in wanted if (unit := resolve(text))}
     found = sorted(wanted)
     for (text,) in con.execute(
-        "SELECT DISTINCT coalesce(unit_code, unit) FROM observation WHERE coalesce(unit_code, unit) IS NOT NULL"
+        "SELECT DISTINCT coalesce(unit_code, unit) FROM result_v WHERE coalesce(unit_code, unit) IS NOT NULL"
     ).fetchall():
         unit = resolve(text)
         if unit is not None and unit.ucum in known:
@@ -107,15 +107,17 @@ def _count(con: duckdb.DuckDBPyConnection, options: dict[str, Any]) -> list[Coun
         f"CASE WHEN {'j.pid IS NULL' if coded else 'false'} THEN 1 WHEN NOT ({system if coded else 'true'}) THEN 2 WHEN NOT ({code if coded else 'true'}) THEN 3 "
         f"WHEN NOT coalesce({in_unit}, false) THEN 4 WHEN NOT ({dated}) THEN 5 ELSE 6 END"
     )
+    columns, part, view = (
+        ("unit, unit_code, concept, ", " AND g.concept = f.concept", "result_v") if table == "observation" else ("", "", f"{table}_v")
+    )
     joined = (
-        f"LEFT JOIN judged g ON g.record = f.record AND g.element = {quote(element)} LEFT JOIN judge j ON j.pid = g.pid AND coalesce(j.c, '') <> ''"
+        f"LEFT JOIN judged g ON g.record = f.record AND g.element = {quote(element)}{part} LEFT JOIN judge j ON j.pid = g.pid AND coalesce(j.c, '') <> ''"
         if coded
         else ""
     )
-    columns = "unit, unit_code, " if table == "observation" else ""
     depths = (
         f"SELECT c.patient_id, coalesce(max({graded}) FILTER (f.record IS NOT NULL), 0) AS depth FROM cohort c LEFT JOIN "
-        f'(SELECT record, patient_id, {columns}CASE WHEN {_DATED} THEN {_day(chr(34) + "at" + chr(34))} END AS d FROM "{table}_v") f '
+        f'(SELECT record, patient_id, {columns}CASE WHEN {_DATED} THEN {_day(chr(34) + "at" + chr(34))} END AS d FROM "{view}") f '
         f"USING (patient_id) {joined} GROUP BY 1"
     )
     sql = (

@@ -23,7 +23,7 @@ _MOST_GROUPS, _MOST_ROWS, _MOST_SECONDS = 2, 100, 600
 _FUNCTIONS = {"range", "generate_series", "unnest"}
 #: Values of group columns that may leave as they are: years, months, names of tables and elements, administrative codes.
 _PERIOD = re.compile(r"(19|20)\d\d(-(0[1-9]|1[0-2]))?")
-_TABLES_SHOWN = sorted({*TABLES, "concept", "coding"})
+_TABLES_SHOWN = sorted({*TABLES, "component", "concept", "coding"})
 
 
 def _lint(options: dict[str, Any]) -> list[str]:

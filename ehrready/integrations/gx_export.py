@@ -94,10 +94,15 @@ def _forms(rule: Rule, element: str) -> Iterator[Form]:
         yield from maker(rule, element)
 
 
+def _counted(element: str) -> list[dict[str, Any]]:
+    """Return the conditions for the concepts of an element that count: the first of each record, and the parts of an Observation."""
+    return [_is("element", element), *([] if element == "observation.code" else [_is("ordinal", 1)])]
+
+
 def _states(element: str, defects: Sequence[str]) -> Iterator[Form]:
     """Yield one expectation per state that is a defect."""
     if element in CODED:
-        table, column, condition = "concept", "state", {"row_condition": _all(_is("element", element), _is("ordinal", 1))}
+        table, column, condition = "concept", "state", {"row_condition": _all(*_counted(element))}
     else:
         table, column, condition = "observation", f"{element.partition('.')[2]}_state", {}
     for defect in defects:
@@ -117,7 +122,7 @@ def _present(rule: Rule, element: str) -> Iterator[Form]:
 
 
 def _coded(_: Rule, element: str) -> Iterator[Form]:
-    condition = _all(_is("element", element), _is("ordinal", 1), _is("state", ["text-only", "coded"], "IN"))
+    condition = _all(*_counted(element), _is("state", ["text-only", "coded"], "IN"))
     yield "concept", "expect_column_values_to_be_in_set", {"column": "state", "value_set": ["coded"], "row_condition": condition}
 
 

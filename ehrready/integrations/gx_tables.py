@@ -111,6 +111,6 @@ def _main_codings(con: duckdb.DuckDBPyConnection, element: str) -> str:
     con.register("_preferred", pa.table({"name": pa.array(found, pa.string()), "rank": pa.array(ranks, pa.int64())}))
     return (
         'SELECT g.record, g."system", g."version", g.code, g.display FROM coding g JOIN _preferred p ON g."system" IS NOT DISTINCT FROM p.name '
-        f"WHERE g.element = {quote(element)} QUALIFY row_number() OVER "
+        f"WHERE g.element = {quote(element)}{' AND g.concept = 1' if element == 'observation.code' else ''} QUALIFY row_number() OVER "
         '(PARTITION BY g.record ORDER BY p.rank, g.concept, g.position, g."system", g.code) = 1'
     )

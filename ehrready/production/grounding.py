@@ -44,7 +44,7 @@ def measure(con: duckdb.DuckDBPyConnection, frame: Frame, *, records: bool) -> N
         "medication": f"SELECT c.i {coded} WHERE c.kind = 'medication' AND c.code IS NOT NULL AND g.element = 'medication.code' AND {_CODE} = c.code AND {_SAME} "
         "UNION SELECT c.i FROM cited c JOIN concept m USING (patient_id) WHERE c.kind = 'medication' AND c.code IS NULL AND m.element = 'medication.code' "
         "AND contains(lower(m.\"text\"), c.name)",
-        "value": f"SELECT c.i {coded} JOIN observation_v o ON o.record = g.record WHERE c.kind = 'value' AND g.element = 'observation.code' AND {_CODE} = c.code "
+        "value": f"SELECT c.i {coded} JOIN result_v o ON o.record = g.record AND o.concept = g.concept WHERE c.kind = 'value' AND g.element = 'observation.code' AND {_CODE} = c.code "
         f"AND {_SAME} AND o.excluded IS NULL AND round(o.value_number, {_PLACES}) = TRY_CAST(c.value AS DOUBLE) "
         "AND (c.unit IS NULL OR lower(c.unit) IN (lower(o.unit), lower(o.unit_code)))",
         "date": f"SELECT c.i FROM cited c JOIN ({days}) d USING (patient_id, day) WHERE c.kind = 'date' AND c.code IS NULL UNION "

@@ -46,10 +46,11 @@ TEXT = (
 COUNT = "coalesce(len(list_filter(real_codings(c), lambda k: NOT null_token(k.code))), 0)"
 
 
-def concepts(elements: list[Element]) -> list[str]:
+def concepts(elements: list[Element], parts: str = "") -> list[str]:
     """Return the statements that write the concepts and codings of a block.
 
-    The same concept stands in many resources: each different text is parsed once, and joined back to its rows.
+    The same concept stands in many resources: each different text is parsed once, and joined back to its rows.  ``parts`` is the
+    element whose further concepts are those of the table ``part``.
     """
 
     def distinct(selects: list[str]) -> str:
@@ -63,9 +64,14 @@ def concepts(elements: list[Element]) -> list[str]:
             wanted += " AND drug_ref IS NULL"
         rows.append(
             f"SELECT {quote(element.name)} AS element, {known}, {element.column} AS raw, {element.listed} AS listed, "
-            f"{element.optional} AS optional FROM typed WHERE {wanted}"
+            f"{element.optional} AS optional, 0 AS behind FROM typed WHERE {wanted}"
         )
         texts[element.listed].append(f"SELECT {element.column} AS raw FROM typed WHERE excluded IS NULL")
+    if parts:
+        rows.append(
+            f"SELECT {quote(parts)} AS element, {known}, code AS raw, false AS listed, false AS optional, concept - 1 AS behind FROM part"
+        )
+        texts[False].append("SELECT code AS raw FROM part")
     one, many = quote(json.dumps(CONCEPT)), quote(json.dumps([CONCEPT]))
     parsed = []
     if texts[False]:
@@ -82,9 +88,9 @@ def concepts(elements: list[Element]) -> list[str]:
         'CREATE OR REPLACE TEMP TABLE coding_of AS SELECT raw, listed, ordinal, i, clean(k."system") AS "system", clean(k."version") AS "version", '
         "k.code AS code, clean(k.display) AS display FROM (SELECT raw, listed, ordinal, unnest(list) AS k, generate_subscripts(list, 1) AS i "
         "FROM (SELECT raw, listed, ordinal, real_codings(c) AS list FROM concept_of WHERE len(c.coding) > 0))",
-        'INSERT INTO concept SELECT element, record, coalesce(ordinal, 1), patient_id, encounter_id, site, "at", "text", coalesce(n_codings, 0), '
+        'INSERT INTO concept SELECT element, record, coalesce(ordinal, 1) + behind, patient_id, encounter_id, site, "at", "text", coalesce(n_codings, 0), '
         f"absent_reason FROM ({union}) LEFT JOIN concept_of USING (raw, listed) WHERE ordinal IS NOT NULL OR NOT optional",
-        'INSERT INTO coding SELECT element, record, patient_id, encounter_id, site, "at", i, "system", "version", code, display, ordinal '
+        'INSERT INTO coding SELECT element, record, patient_id, encounter_id, site, "at", i, "system", "version", code, display, ordinal + behind '
         f"FROM ({union}) JOIN coding_of USING (raw, listed)",
     ]
 

@@ -18,13 +18,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from ehrready.engines.duckdb import quote
+from ehrready.readers import fhir_values
 from ehrready.readers.blocks import batched, numbers, truths
 from ehrready.readers.fhir_concepts import CODING, CONCEPT, COUNT, TEXT, TIMES, Element, concepts, nulls, wrong_types
 from ehrready.tables import TABLES
 
-_PLAIN = {"text": "VARCHAR", "coding": [{"code": "VARCHAR"}]}
 _REASON = [{"url": "VARCHAR", "valueCode": "VARCHAR"}]
-_QUANTITY = {"value": "JSON", "unit": "VARCHAR", "system": "VARCHAR", "code": "VARCHAR", "comparator": "VARCHAR"}
 _US_CORE = "http://hl7.org/fhir/us/core/StructureDefinition/us-core-"
 _NULL_SYSTEMS = (
     "http://terminology.hl7.org/CodeSystem/v3-NullFlavor",
@@ -149,8 +148,8 @@ def _form(table: str, kind: str) -> _Form:
         elif name == "excluded":
             select.append(f"{_excluded(structure, entry)} AS excluded")
         elif table == "observation" and name == "value_kind":
-            select.extend(_observation(structure))
-        elif name not in _OBSERVATION or table != "observation":
+            select.extend(fhir_values.observation(structure))
+        elif name not in fhir_values.COLUMNS or table != "observation":
             select.append(f'NULL::VARCHAR AS "{name}"')
     elements = []
     for number, (element, spec) in enumerate(entry["concepts"].items()):
@@ -162,7 +161,10 @@ def _form(table: str, kind: str) -> _Form:
     names = ", ".join(f'"{n}"' for n in TABLES[table].names)
     made = f"FROM (SELECT record, url, text, TRY(json_transform(text, {quote(json.dumps(structure))})) x FROM _rows)"
     with_url = ["x.id AS own", "url", *select]
-    insert = [f'INSERT INTO "{table}" ({names}) SELECT {names} FROM typed', *concepts(elements)]
+    insert = [f'INSERT INTO "{table}" ({names}) SELECT {names} FROM typed']
+    if parts := entry.get("parts", ""):
+        insert += fhir_values.components()
+    insert += concepts(elements, parts)
     if any("reference" in element.spec for element in elements):
         insert.append(
             'INSERT INTO medication_ref SELECT record, patient_id, encounter_id, "at", drug_ref FROM typed '
@@ -228,56 +230,6 @@ def _excluded(structure: dict[str, Any], entry: dict[str, Any]) -> str:
         for code in ("entered-in-error", "refuted"):
             cases.append(f"WHEN {among('x.verificationStatus', CONCEPT, '.coding', code)} THEN '{code}'")
     return f"CASE {' '.join(cases)} END"
-
-
-_OBSERVATION = {
-    "value_kind", "value_number", "value_text", "comparator", "unit", "unit_code", "range_low", "range_high", "absent_reason",
-    "value_declared",
-}  # fmt: skip
-
-
-def _observation(structure: dict[str, Any]) -> list[str]:
-    """Return the value columns of an Observation (FHIR R4 Observation.value[x])."""
-    structure.update(
-        valueQuantity=_QUANTITY,
-        valueString="VARCHAR",
-        valueBoolean="VARCHAR",
-        valueInteger="JSON",
-        valueDateTime="VARCHAR",
-        valueTime="VARCHAR",
-        valueCodeableConcept="JSON",
-        valueRange="JSON",
-        valueRatio="JSON",
-        valueSampledData="JSON",
-        valuePeriod="JSON",
-        component=[{"code": "JSON"}],
-        hasMember=[{"reference": "VARCHAR"}],
-        dataAbsentReason=_PLAIN,
-        referenceRange=[{"low": {"value": "JSON"}, "high": {"value": "JSON"}}],
-    )
-    number = "coalesce(number_of(x.valueQuantity.value), number_of(x.valueInteger))"
-    reason = "coalesce(x.dataAbsentReason.coding[1].code, x.dataAbsentReason.text)"
-    coded = (
-        "CASE WHEN x.valueCodeableConcept IS NULL THEN false ELSE json_type(x.valueCodeableConcept, '$.coding') IS NOT DISTINCT FROM 'ARRAY' "
-        "OR clean(json_extract_string(x.valueCodeableConcept, '$.text')) IS NOT NULL END"
-    )
-    return [
-        f"CASE WHEN {number} IS NOT NULL THEN 'number' WHEN x.valueQuantity.value IS NOT NULL OR x.valueInteger IS NOT NULL "
-        "OR clean(x.valueString) IS NOT NULL THEN 'text' "
-        f"WHEN {coded} THEN 'coded' "
-        "WHEN x.valueBoolean IS NOT NULL THEN 'boolean' WHEN x.valueDateTime IS NOT NULL OR x.valueTime IS NOT NULL THEN 'time' "
-        "WHEN coalesce(x.valueRange, x.valueRatio, x.valueSampledData, x.valuePeriod) IS NOT NULL THEN 'other' "
-        "WHEN len(x.component) > 0 OR len(x.hasMember) > 0 THEN 'components' END AS value_kind",
-        f"{number} AS value_number",
-        f"CASE WHEN {number} IS NULL THEN coalesce(clean(x.valueString), x.valueQuantity.value::VARCHAR, x.valueInteger::VARCHAR) END AS value_text",
-        "clean(x.valueQuantity.comparator) AS comparator",
-        "coalesce(clean(x.valueQuantity.unit), clean(x.valueQuantity.code)) AS unit",
-        "CASE WHEN x.valueQuantity.\"system\" = 'http://unitsofmeasure.org' THEN clean(x.valueQuantity.code) END AS unit_code",
-        "number_of(x.referenceRange[1].low.value) AS range_low",
-        "number_of(x.referenceRange[1].high.value) AS range_high",
-        f"CASE WHEN lower({reason}) IN ('masked', 'msk') THEN 'masked' ELSE lower({reason}) END AS absent_reason",
-        f"CASE WHEN {number} IS NULL AND coalesce(x.valueQuantity.value, x.valueInteger) IS NOT NULL THEN 'declared' END AS value_declared",
-    ]
 
 
 def _concept(structure: dict[str, Any], spec: dict[str, Any]) -> str:
@@ -354,14 +306,14 @@ def resolve(con: duckdb.DuckDBPyConnection) -> None:
     """Replace Bundle URLs by ids and leave test patients out; plain SQL, which runs on Spark, too."""
     if con.execute("SELECT 1 FROM alias LIMIT 1").fetchone():
         con.execute("CREATE TEMP TABLE alias_of AS SELECT url, min(id) id FROM alias GROUP BY url HAVING count(DISTINCT id) = 1")
-        for table in [*TABLES, "concept", "coding", "defect"]:
+        for table in [*TABLES, "component", "concept", "coding", "defect"]:
             for column in ("patient_id", "encounter_id"):
                 if table == "defect" and column == "encounter_id":
                     continue
                 con.execute(f'UPDATE "{table}" SET {column} = alias_of.id FROM alias_of WHERE "{table}".{column} = alias_of.url')
     if con.execute("SELECT 1 FROM patient WHERE excluded = 'test-patient' LIMIT 1").fetchone():
         tests = "(SELECT patient_id FROM patient WHERE excluded = 'test-patient')"
-        for table in TABLES:
+        for table in [*TABLES, "component"]:
             con.execute(f"UPDATE \"{table}\" SET excluded = 'test-patient' WHERE excluded IS NULL AND patient_id IN {tests}")
         for table in ("concept", "coding", "defect"):
             con.execute(f"DELETE FROM {table} WHERE patient_id IN {tests}")

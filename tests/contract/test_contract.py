@@ -104,6 +104,19 @@ def test_the_waterfall_counts_patients_at_the_step_that_they_fail(tmp_path: Path
     assert "contract renal" in {pack["name"] for pack in document["provenance"]["rule_packs"]}
 
 
+def test_a_component_is_a_fact_with_its_own_unit(tmp_path: Path) -> None:
+    source = Path(_source(tmp_path, LOST))
+    lines = [json.loads(line) for line in source.read_text().splitlines()]
+    for line in lines:
+        if line["resourceType"] == "Observation":  # what was the Observation's becomes its second component
+            own = {key: line.pop(key) for key in ("code", "valueQuantity")}
+            line["code"] = {"coding": [{"system": "http://loinc.org", "code": "24323-8"}]}
+            line["component"] = [{"code": {"text": "comment"}, "valueString": "none"}, own]
+    source.write_text("\n".join(map(json.dumps, lines)) + "\n")
+    finding = _of(_check(tmp_path, str(source)), "feature-creatinine")
+    assert (finding["numerator"], finding["denominator"], finding["patients"]) == (235, 475, 235)
+
+
 def test_who_is_not_of_the_cohort_is_not_counted(tmp_path: Path) -> None:
     source = _source(tmp_path, LOST)
     children = TEXT.replace("min_age: 18, having: [encounter]", "min_age: 60")

@@ -86,6 +86,27 @@ def test_hostile_files_in_small_splits(session: SparkSession, tmp_path: Path, pr
     }
 
 
+def test_components_are_results_on_both_engines(session: SparkSession, tmp_path: Path) -> None:
+    lines: list[dict[str, Any]] = []
+    for i in range(40):
+        lines.append({"resourceType": "Patient", "id": f"p{i}"})
+        parts = [
+            {"code": {"coding": [{"system": "http://loinc.org", "code": code}]}, "valueQuantity": {"value": value, "unit": "mmHg"}}
+            for code, value in (("8462-4", 70 + i % 9), ("8480-6", 9000 if i == 3 else 110))
+        ]
+        body: dict[str, Any] = {
+            "code": {"coding": [{"system": "http://loinc.org", "code": "85354-9"}]},
+            "component": parts,
+            "effectiveDateTime": "2024-03-05",
+        }
+        lines.append({"resourceType": "Observation", "id": f"o{i}", "status": "final", "subject": {"reference": f"Patient/p{i}"}, **body})
+    (tmp_path / "export.ndjson").write_bytes(b"".join(orjson.dumps(line) + b"\n" for line in lines))
+    duckdb, other = _profiles([str(tmp_path)])
+    assert duckdb == other
+    frames = orjson.loads(duckdb[0])["frames"]
+    assert ["loinc", "8480-6", "number!", 1, 1] in frames["value_kinds"]["rows"]
+
+
 class _Dying(FhirReader):
     """A reader whose task is killed in the middle, the first time."""
 
