@@ -309,6 +309,7 @@ def _finding(f: Finding) -> dict[str, Any]:
         "training": training,
         "limit": _r(f.limit),
         "effect": _r(o.effect) if show and training else None,
+        **({"n_effective": [round(n) for n in o.independent]} if show and o.independent else {}),
         "patients": o.patients if show else None,
         "message": message(f),
         "why": f.rule.why,

@@ -11,7 +11,7 @@ STATUSES = ("pass", "warn", "fail", "not-assessed", "not-applicable", "error")
 
 #: Checks whose numerator may be beyond the denominator: records too many of those that training's rate would give.
 _BEYOND = frozenset({"volume-shift"})
-_NUMBERS = ("numerator", "denominator", "interval", "effect", "patients")
+_NUMBERS = ("numerator", "denominator", "interval", "effect", "n_effective", "patients")
 #: What rounding to six decimals may change.
 _ROUNDED = 1e-6
 
@@ -50,7 +50,7 @@ def _contradictions(d: Mapping[str, Any]) -> Iterator[str]:
 def _finding(f: Mapping[str, Any], place: str) -> Iterator[str]:
     n, of, rate, interval = f["numerator"], f["denominator"], f["rate"], f["interval"]
     if f["hidden"]:
-        yield from (f"{place}/{key} is there although it is hidden" for key in _NUMBERS if f[key] is not None)
+        yield from (f"{place}/{key} is there although it is hidden" for key in _NUMBERS if f.get(key) is not None)
     if (n is None) != (of is None):
         yield f"{place}: the numerator or the denominator is missing"
     if n is not None and of is not None:

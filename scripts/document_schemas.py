@@ -253,6 +253,13 @@ def _finding() -> Schema:
             },
             "limit": _number("The limit that decided: a share, or a rise over training.", null=True),
             "effect": _number("Rate minus training's.", null=True),
+            "n_effective": {
+                "type": "array",
+                "prefixItems": [_count("Of the live data, or of the group."), _count("Of training, or of the others.")],
+                "items": False,
+                "minItems": 2,
+                "description": "Of a comparison whose numbers are shown: as many independent records (patients, months) as the data is worth, here and in what it is compared with.",
+            },
             "patients": _count("Patients with the defect.", null=True),
             "message": _text("What was found, in a sentence."),
             "why": _text("Why it matters to a model."),
@@ -263,6 +270,7 @@ def _finding() -> Schema:
                 "description": "The waiver that covers it.",
             },
         },
+        optional=("n_effective",),
     )
 
 

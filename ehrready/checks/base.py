@@ -56,6 +56,7 @@ class Outcome:
     group: dict[str, str] = field(default_factory=dict)
     people: bool = True  # False where n counts things that no patient stands behind, such as distinct public codes
     cells: dict[tuple[str, ...], float] = field(default_factory=dict)
+    independent: tuple[float, float] | None = None  # effective n of a comparison: here, and of what it is compared with
     partition: str = ""  # findings that share it add up to one denominator (small-cell hiding)
 
     @property

@@ -78,7 +78,7 @@ def _shift(defect: str, now: Outcome, then: Outcome, margin: float, min_n: int) 
         status="fail" if effect >= margin and low > 0 else "pass",
         training=(then.n, then.of), training_patients=then.patients, effect=effect, limit=margin, interval=(low, high),
         p=stats.rise_p_value(now.rate, n1, then.rate, n2), family="missingness", partition=now.partition,
-        detail=f"effective n {n1:.0f} against {n2:.0f}",
+        detail=f"effective n {n1:.0f} against {n2:.0f}", independent=(n1, n2),
     )  # fmt: skip
 
 
@@ -136,19 +136,19 @@ def unseen_codes(profile: Profile, training: Profile, element: str, *, margin: f
         return skip("not-assessed" if of else "not-applicable", f"fewer than {min_n} codes in the systems that training used")
     expected = once / total
     rate = unseen / of
-    everyone = state_outcome(profile, element, ("coded",), None)
-    independent = min(of, (everyone.of_patients if everyone else None) or of)
+    patients = [o.of_patients if (o := state_outcome(p, element, ("coded",), None)) else None for p in (profile, training)]
+    independent, before = min(of, patients[0] or of), min(total, patients[1] or total)
     low, high = stats.wilson(rate * independent, independent)
     alarm = rate - expected >= margin and low > expected
     names = ", ".join(f"{name} ({n})" for n, name in sorted(tops, key=lambda t: (-t[0], t[1]))[:3])
-    detail = f"effective n {independent}"
+    detail = f"effective n {independent} against {before}"
     rolled = _of_new_categories(known, cells)
     if rolled is not None and rolled[1] > 10:
         detail += f"; {rolled[0]:,} of {rolled[1]:,} in ICD categories that training never saw, the others in known ones"
     return [
         Outcome(
             "unseen", unseen, of, None, few=0 < most < 11, status="fail" if alarm else "pass", training=(once, total), effect=rate - expected, limit=margin,
-            interval=(low, high), detail=f"{detail}; most frequent: {names}" if names else detail, cells=cells,
+            independent=(independent, before), interval=(low, high), detail=f"{detail}; most frequent: {names}" if names else detail, cells=cells,
         )
     ]  # fmt: skip
 

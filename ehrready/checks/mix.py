@@ -63,7 +63,7 @@ def _mix(profile: Profile, training: Profile, element: str, system: str, margin:
     names = [*chosen, "other codes", "codes unseen in training"]
     return Outcome(
         "code-mix", round(moved * total_now), total_now, status="fail" if distance > limit else "pass", effect=distance, limit=limit,
-        training=(0, total_then), p=(1 + int((noise >= distance).sum())) / (1 + _DRAWS), family="mix", group=group, people=False,
+        independent=(n_now, n_then), training=(0, total_then), p=(1 + int((noise >= distance).sum())) / (1 + _DRAWS), family="mix", group=group, people=False,
         cells=_excess(element, system, p, q, chosen, {code: v[0] or 0 for code, v in now.items() if code not in then}, (n_now, n_then), total_now),
         detail=f"Jensen-Shannon distance {distance:.3f}, limit {limit:.3f}, effective n {n_now:.0f} against {n_then:.0f}, "
         f"PSI {_psi(p, q):.2f}{_contributors(p, q, names, now)}",
@@ -221,7 +221,8 @@ def volume_shift(profile: Profile, training: Profile, element: str, *, factor: f
     return [
         Outcome(
             "volume", moved, total, people=False, status="fail" if alarm else "pass", effect=now / before - 1, limit=factor - 1, training=(0, training.tables().get(table, 0)),
-            detail=f"{now:.2f} records per patient and month, training {before:.2f}",
+            detail=f"{now:.2f} records per patient and month, training {before:.2f}, effective n {len(live)} against {len(past)} months",
+            independent=(len(live), len(past)),
         )
     ]  # fmt: skip
 
@@ -266,7 +267,7 @@ def lookback(profile: Profile, training: Profile, *, months: int = 12, margin: f
         Outcome(
             "short-history", n, of, n, of, status="fail" if effect >= margin and low > 0 else "pass", training=(n_then, of_then), training_patients=n_then,
             effect=effect, limit=margin, interval=(low, high), p=stats.rise_p_value(n / of, of, n_then / of_then, of_then), family="volume",
-            detail=f"look-back of {months} months",
+            detail=f"look-back of {months} months, effective n {of} against {of_then}", independent=(of, of_then),
         )
     ]  # fmt: skip
 
@@ -313,7 +314,8 @@ def subgroup_gap(
             interval = stats.newcombe(n / of, n_eff, n_rest / of_rest, eff_rest)
             outcome = Outcome(
                 "subgroup-gap", int(n), int(of), int(patients), effect=effect, limit=margin, interval=interval, group={attribute: group},
-                detail=f"{attribute} {group}; all others {100 * n_rest / of_rest:.1f} %", status="pass", partition=f"{element} {attribute}",
+                detail=f"{attribute} {group}; all others {100 * n_rest / of_rest:.1f} %, effective n {n_eff:.0f} against {eff_rest:.0f}",
+                status="pass", partition=f"{element} {attribute}", independent=(n_eff, eff_rest),
             )  # fmt: skip
             tested.append((p, outcome))
     if not tested:

@@ -67,7 +67,7 @@ def value_shift(
     return [
         Outcome(
             "shifted", n, of, people=False, status="fail" if n else "pass", limit=0.0, detail="; ".join(map(_words, moved[:3])),
-            partition=f"{element} shift", cells=cells,
+            partition=f"{element} shift", cells=cells, independent=_least(moved or compared),
         ),
         _tail(compared, element, of),
     ]  # fmt: skip
@@ -79,6 +79,11 @@ def _words(shift: _Shift) -> str:
         f"{name}: median {quantile(shift.now, 0.5):.3g}, training {quantile(shift.then, 0.5):.3g}, largest gap {100 * shift.gap:.0f} points, "
         f"distance {shift.distance:.2f} interquartile ranges, effective n {shift.independent[0]} against {shift.independent[1]}"
     )
+
+
+def _least(shifts: list[_Shift]) -> tuple[float, float]:
+    """Return the effective n of the analyte that has the least to be judged by."""
+    return min((shift.independent for shift in shifts), key=lambda sides: (1 / sides[0] + 1 / sides[1]) * -1)
 
 
 def _tail(compared: list[_Shift], element: str, of: int) -> Outcome:
@@ -101,7 +106,8 @@ def _tail(compared: list[_Shift], element: str, of: int) -> Outcome:
         tail, tails, cells = 0, [], {}
     names = ", ".join(text for count, text in sorted(tails, key=lambda t: (-t[0], t[1]))[:3] if count > 10)
     return Outcome(
-        "tail", tail, of, status="fail" if tail else "pass", few=0 < tail < 11, limit=0.0, detail=names, partition=f"{element} tail", cells=cells
+        "tail", tail, of, status="fail" if tail else "pass", few=0 < tail < 11, limit=0.0, detail=names, partition=f"{element} tail", cells=cells,
+        independent=_least(compared),
     )  # fmt: skip
 
 

@@ -69,7 +69,8 @@ def _judged(element: str, system: str, now: Codes, then: Codes, scale: float, fa
         cells[(element, system, code) if excess > 0 else (element, system, code, "lacking")] = abs(excess)
     return Outcome(
         "code-volume", len(kept), len(compared), people=False, status="fail" if kept else "pass", limit=0.0, group={"system": system},
-        detail="; ".join(_words(system, *one) for one in shown[:3]), cells=cells, partition=f"{element} {system} volume",
+        detail="; ".join(_words(system, code, here, then[code], expected) for code, here, expected in shown[:3]), cells=cells, partition=f"{element} {system} volume",
+        independent=next((_independent(here, then[code]) for code, here, _ in shown or compared if (here[1] or 0) > 10), None),
     )  # fmt: skip
 
 
@@ -117,7 +118,8 @@ def codes_no_longer_seen(profile: Profile, training: Profile, element: str, *, m
             "no-longer-seen", n, of, None, few=0 < max((people for _, people, _ in gone), default=0) < 11, status="fail" if alarm else "pass",
             effect=n / of - expected, limit=margin, partition=f"{element} gone",
             interval=(max(0.0, n / of - 1.96 * deviation), min(1.0, n / of + 1.96 * deviation)),
-            detail=f"by chance {100 * expected:.1f} % ± {100 * deviation:.1f}" + (f"; most frequent: {names}" if names else ""),
+            independent=(everyone[0] or 0, everyone[1] or 0),
+            detail=f"by chance {100 * expected:.1f} % ± {100 * deviation:.1f}, effective n {everyone[0]} against {everyone[1]}" + (f"; most frequent: {names}" if names else ""),
             cells={(element, *key, "lacking"): count * ratio for count, _, key in gone},
         )
     ]  # fmt: skip
@@ -143,7 +145,13 @@ def _deviation(here: Values, before: Values, expected: float) -> float:
     return math.sqrt(max(here[2] or 0, expected * design) + expected * expected * n2 / (n * n))
 
 
-def _words(system: str, code: str, here: Values, expected: float) -> str:
-    n, n2 = here[0] or 0, here[2] or 0
-    effective = f", effective n {n * n / n2:.0f}" if n2 else ""
+def _independent(here: Values, before: Values) -> tuple[float, float]:
+    """Return the effective numbers of records, here and in training: counts that come in clusters of a patient."""
+    return ((here[0] or 0) ** 2 / (here[2] or 1), (before[0] or 0) ** 2 / (before[2] or 1))
+
+
+def _words(system: str, code: str, here: Values, before: Values, expected: float) -> str:
+    n = here[0] or 0
+    sides = _independent(here, before)
+    effective = f", effective n {sides[0]:.0f} against {sides[1]:.0f}" if n else ""
     return f"{system} {code} {n / expected:.2f} times as often ({n:,} records, {expected:,.0f} by training's rate{effective})"

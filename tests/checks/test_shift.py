@@ -65,6 +65,15 @@ def test_a_fifth_more_is_a_shift_and_named() -> None:
     assert "2345-7 in mg/dL: median" in outcome.detail
 
 
+def test_a_fifth_of_the_results_a_fifth_higher_is_a_shift_of_many_patients() -> None:
+    draw = np.random.RandomState(8)
+    live = draw.lognormal(4.6, 0.2, 3000)
+    live[:600] *= 1.2
+    outcome = found(live, draw.lognormal(4.6, 0.2, 3000))["shifted"]
+    assert outcome.status == "fail"
+    assert outcome.independent == (3000, 3000)
+
+
 def test_values_beyond_training_are_a_tail() -> None:
     draw = np.random.RandomState(7)
     live = np.concatenate([draw.lognormal(4.6, 0.2, 940), np.full(60, 2000.0)])
