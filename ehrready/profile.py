@@ -63,11 +63,13 @@ FRAMES: dict[str, tuple[Key, Key]] = {
     "predictions": (("output", "month", "kind"), ("n", "of", "patients")),
     "scores": (("output", "month", "grouping", "group", "bucket", "label"), ("n", "patients")),
     "clusters": (("output", "month", "grouping", "group", "label"), ("n", "patients", "n2")),
+    # of outputs that are classes: what was given by what it was, empty where no label tells
+    "confusion": (("output", "month", "grouping", "group", "class", "label"), ("n", "patients")),
     "runs": (("month", "digest"), ("seen",)),
 }
 
 #: Frames that a profile has only where predictions were read.
-PRODUCTION = ("predictions", "scores", "clusters", "runs")
+PRODUCTION = ("predictions", "scores", "clusters", "confusion", "runs")
 
 #: Frames that say *that*, not how many: their 1 is merged by the maximum.  ``quarters`` lists the public codes seen in
 #: a calendar quarter (enough to tell their release, without a count); ``tables`` the release tables measured against.

@@ -90,7 +90,10 @@ DEFECTS: dict[str, str] = {
     "ungrounded-medication": "cite a medication that the patient's record does not hold",
     "ungrounded-date": "cite a date on which the patient's record has nothing",
     "uncited": "cite nothing",
-    **dict.fromkeys(("auroc", "auprc", "brier", "calibration-slope", "calibration-intercept", "ece"), "are worse than in validation"),
+    **dict.fromkeys(
+        ("auroc", "auprc", "brier", "calibration-slope", "calibration-intercept", "ece", "accuracy", "balanced-accuracy"),
+        "are worse than in validation",
+    ),
 }
 
 #: What is counted, per check.

@@ -1,6 +1,7 @@
 """The checks: one module per dimension; importing this package registers them."""
 
 from ehrready.checks import (
+    accuracy,
     comparability,
     completeness,
     conformance,
@@ -22,6 +23,7 @@ __all__ = [
     "DIMENSIONS",
     "Check",
     "Outcome",
+    "accuracy",
     "check",
     "comparability",
     "completeness",

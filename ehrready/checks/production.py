@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import functools
-import math
 from statistics import NormalDist
 
 import numpy as np
@@ -12,14 +10,10 @@ from ehrready import stats
 from ehrready.checks.base import Outcome, check, skip
 from ehrready.checks.mix import _noise, js_distance
 from ehrready.production import accuracy, buckets
-from ehrready.production.accuracy import METRICS, Figure
 from ehrready.profile import Profile
 
 _SCORE_ONLY = ("not-a-number", "below-range", "above-range")
 _NO_TEXT = "a validation without texts is saved: they are held against each patient's record, not against a validation"
-#: How a metric is written.
-NAMES = {"auroc": "AUROC", "auprc": "AUPRC", "brier": "Brier score", "calibration_slope": "calibration slope", "calibration_intercept": "calibration intercept",
-         "ece": "expected calibration error"}  # fmt: skip
 
 
 def _counted(profile: Profile, output: str, kind: str) -> Outcome | None:
@@ -295,129 +289,3 @@ def alert_share(
             outcome.detail = f"expected {100 * wanted:.1f} %" + (f"; {', '.join(shown[:6])}" if shown else "")
         found.append(outcome)
     return found or skip("not-applicable", "no output has a threshold")
-
-
-# --- accuracy
-
-
-@functools.lru_cache(maxsize=4096)
-def _figures(data: bytes, key: tuple[float, ...]) -> dict[str, Figure]:
-    score, positive, negative = np.frombuffer(data).reshape(3, -1)
-    return accuracy.figures(accuracy.Labelled(score, positive, negative, (int(key[0]), int(key[1])), key[2], bool(key[3])))
-
-
-def measured(data: accuracy.Labelled) -> dict[str, Figure]:
-    """Return a group's figures; the same counts are not drawn from twice."""
-    return _figures(
-        np.stack([data.score, data.positive, data.negative]).tobytes(), (*map(float, data.patients), data.effect, float(data.probability))
-    )
-
-
-@check("production", may_compare=True)
-def accuracy_drift(
-    profile: Profile,
-    training: Profile | None,
-    element: str,  # noqa: ARG001
-    *,
-    baseline: dict[str, float] | None = None,
-    margin: float = 0.05,
-    slope_margin: float = 0.2,
-    min_n: int = 100,
-) -> list[Outcome]:
-    """Is the model as accurate as in its validation?
-
-    AUROC, AUPRC and, of scores between 0 and 1, Brier score, calibration slope, calibration in the large and expected calibration
-    error (10 bins), over all predictions, by month and by group of patients (sex, age). They are computed from scores by bucket and
-    label; the intervals (95 %) are a seeded bootstrap whose size is the number of predictions over Kish's design effect, so that a
-    patient with many predictions counts once. Only predictions whose label window has closed count. Baseline: the predictions of the
-    validation (`--against`), else the figures of the contract (`label: baseline`); a group is held against its own where the
-    validation has it.
-
-    Numerator: groups in which the metric is worse than the baseline.
-    Denominator: groups with at least `min_n` patients, 11 of them with the outcome and 11 without.
-    Alarms when the metric is worse by the margin and by more than the noise of both sides (95 %, Bonferroni over groups and metrics).
-
-    Options: `baseline`, figures by metric (the contract's); `margin` (default 0.05) of AUROC, AUPRC, Brier score and ECE;
-    `slope_margin` (default 0.2) of calibration slope and intercept; `min_n` (default 100).
-    """
-    found: list[Outcome] = []
-    for output, kind in accuracy.outputs(profile).items():
-        if not kind.startswith("score"):
-            continue
-        whole = accuracy.labelled(profile, output)
-        if whole is None or not accuracy.enough(whole, min_n):
-            why = (
-                "no prediction has a label whose window has closed"
-                if whole is None
-                else f"fewer than {min_n} patients with a final label, or fewer than {accuracy.FEWEST} of one kind"
-            )
-            found.append(Outcome("accuracy", status="not-assessed", reason=why, group={"output": output}))
-            continue
-        found += _drift(profile, training, output, baseline or {}, {"slope": slope_margin, "": margin}, min_n)
-    return found or skip("not-applicable", "no output is a score")
-
-
-def held(
-    profile: Profile, training: Profile | None, output: str, stated: dict[str, float], min_n: int
-) -> list[tuple[str, str, dict[str, Figure], dict[str, Figure]]]:
-    """Return (by, group, figures, their baseline) of the groups that are large enough, everybody first.
-
-    A group of patients is held against its own in the validation's predictions where those have it, else against all of them; what
-    they do not give, against the figures that the contract states.
-    """
-    known = training is not None and accuracy.outputs(training).get(output) == accuracy.outputs(profile)[output]
-    validation = training if known else None
-    plain = {name: Figure(value, value, value, 0.0) for name, value in stated.items()}
-    found = []
-    for by, group in accuracy.groups(profile, output):
-        data = accuracy.of_group(profile, output, by, group, validation)
-        if data is None or not accuracy.enough(data, min_n):
-            continue
-        before = None
-        if validation:
-            own = accuracy.of_group(validation, output, by, group) if by not in {"all", "month"} else None
-            before = own if own is not None and accuracy.enough(own, min_n) else accuracy.labelled(validation, output)
-        then = measured(before) if before is not None and accuracy.enough(before, min_n) else {}
-        found.append((by, group, measured(data), plain | then))
-    return found
-
-
-def _drift(
-    profile: Profile, training: Profile | None, output: str, stated: dict[str, float], margins: dict[str, float], min_n: int
-) -> list[Outcome]:
-    groups = held(profile, training, output, stated, min_n)
-    outcomes = []
-    for metric in METRICS:
-        mine = [(by, group, now[metric], then.get(metric)) for by, group, now, then in groups if metric in now]
-        if not mine:
-            continue
-        here, first, defect = mine[0][2], mine[0][3], metric.replace("_", "-")
-        if first is None:
-            reason = f"{NAMES[metric]} {_written(here)} here; no baseline: give the validation's predictions (--against), or state it in the contract (label: baseline)"
-            outcomes.append(Outcome(defect, status="not-applicable", reason=reason, group={"output": output}))
-            continue
-        margin = margins["slope"] if metric.startswith("calibration_") else margins[""]
-        z = NormalDist().inv_cdf(1 - 0.025 / (len(mine) * len(METRICS)))
-        bad = [(by, group, now, then) for by, group, now, then in mine if then is not None and _worse(metric, now, then, margin, z)]
-        # the worst of the groups that alarm: where to look
-        far = sorted((g for g in bad if g[0] != "all"), key=lambda g: (-abs(g[2].value - g[3].value), g[:2]))
-        told = [f"{NAMES[metric]} {_written(here)}, in validation {first.value:.3f}"]
-        told += [f"worse in {', '.join(f'{group} {_written(now)}' for _, group, now, _ in far[:3])}"] if far else []
-        outcomes.append(
-            Outcome(
-                defect, len(bad), len(mine), people=False, status="fail" if bad else "pass", group={"output": output}, detail="; ".join(told),
-                partition=f"prediction {output} accuracy",
-            )
-        )  # fmt: skip
-    return outcomes
-
-
-def _written(figure: Figure) -> str:
-    return f"{figure.value:.3f} ({figure.low:.3f} to {figure.high:.3f})"
-
-
-def _worse(metric: str, now: Figure, then: Figure, margin: float, z: float) -> bool:
-    change = (now.value - now.bias) - (then.value - then.bias)
-    loss = abs(change) if METRICS[metric] == 0 else -change * METRICS[metric]
-    noise = z * math.hypot(now.error, then.error)
-    return math.isfinite(loss) and math.isfinite(noise) and loss >= margin and loss > noise

@@ -85,7 +85,7 @@ class Output:
 class Label:
     """What the score is held against: ``delay_days`` pass before a label is final; ``baseline`` are validation figures.
 
-    ``baseline`` keys: auroc, auprc, brier, calibration_slope, calibration_intercept, ece (each a number).
+    ``baseline`` keys: auroc, auprc, brier, calibration_slope, calibration_intercept, ece; of classes accuracy, balanced_accuracy (each a number).
     """
 
     name: str = ""

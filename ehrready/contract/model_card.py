@@ -85,7 +85,7 @@ def _figures(name: str, figures: Mapping[str, float]) -> str:
 
 def _measured(card: Mapping[str, Any]) -> dict[str, str]:
     """Return what the scorecard can say to a question; of groups only what its reports show."""
-    from ehrready.checks.production import NAMES  # brings NumPy
+    from ehrready.checks.accuracy import NAMES  # brings NumPy
 
     subject = card["subject"]
     patients = "" if subject["patients"] is None else f", {subject['patients']:,} patients"
@@ -111,7 +111,7 @@ def _measured(card: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _by_group(drawn: Mapping[str, Any]) -> str:
-    from ehrready.checks.production import NAMES
+    from ehrready.checks.accuracy import NAMES
 
     figures = [f"{row['group'] or 'all'} {row['value']} ({row['low']} to {row['high']})" for row in drawn["rows"]]
     return f"{drawn['output']}, {NAMES[drawn['metric']]}: {', '.join(figures)}"

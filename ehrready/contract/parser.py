@@ -38,7 +38,7 @@ FEATURE_KEYS = ("name", "table", "codes", "releases", "units", "window_days", "a
 OUTPUT_KEYS = ("name", "kind", "range", "classes", "threshold", "alert_share", "columns", "write_back", "owner")
 DEPLOYMENT_KEYS = ("fhir_version", "bulk_export", "smart", "scopes", "profiles", "page_size", "requests_per_minute")
 #: Figures of the validation that a run is held against.
-BASELINES = ("auroc", "auprc", "brier", "calibration_slope", "calibration_intercept", "ece")
+BASELINES = ("auroc", "auprc", "brier", "calibration_slope", "calibration_intercept", "ece", "accuracy", "balanced_accuracy")
 SMART = ("backend", "ehr-launch", "standalone")
 SUBGROUPS = ("sex", "age")
 STYLES = ("slack", "teams", "pagerduty")

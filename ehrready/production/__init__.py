@@ -2,3 +2,5 @@
 
 #: Format of files that hold predictions, as in the ledger.
 FORMAT = "predictions"
+#: Before a class that a label tells, so that a class called 1 is no outcome.
+LABEL = "class "

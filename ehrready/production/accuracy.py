@@ -21,7 +21,7 @@ from ehrready.profile import Profile
 METRICS: dict[str, int] = {"auroc": 1, "auprc": 1, "brier": -1, "calibration_slope": 0, "calibration_intercept": 0, "ece": -1}
 #: Patients with and without the outcome below which nothing is said of a group.
 FEWEST = 11
-_DRAWS, _SEED = 499, 20160
+DRAWS, SEED = 499, 20160
 _ECE_BINS = 10
 
 
@@ -117,8 +117,8 @@ def figures(data: Labelled) -> dict[str, Figure]:
     points = _points(data)
     size = max(2, round(data.n / data.effect))
     both = np.concatenate([data.positive, data.negative])
-    draw = np.random.RandomState(_SEED)
-    sampled = draw.multinomial(size, both / both.sum(), size=_DRAWS).astype(float)
+    draw = np.random.RandomState(SEED)
+    sampled = draw.multinomial(size, both / both.sum(), size=DRAWS).astype(float)
     positive, negative = np.split(sampled, 2, axis=1)
     whole = (positive.sum(axis=1) > 0) & (negative.sum(axis=1) > 0)
     noise = _noise(data.score, (positive + negative).astype(int), draw) if data.probability else 0.0
@@ -237,9 +237,3 @@ def groups(profile: Profile, output: str) -> Iterator[tuple[str, str]]:
 def months(profile: Profile, output: str) -> list[str]:
     """Return the months with predictions of an output."""
     return sorted({key[1] for key in profile.frames["predictions"] if key[0] == output and key[1]})
-
-
-def of_group(profile: Profile, output: str, by: str, group: str, like: Profile | None = None) -> Labelled | None:
-    """Return the labelled predictions of a group that ``groups`` yields."""
-    place = (group,) if by == "month" else ("", by, group)
-    return labelled(profile, output, *place, like=like)

@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from ehrready.checks.production import held
+from ehrready.checks.accuracy import METRICS, held
 from ehrready.production import accuracy
 from ehrready.profile import Profile
 from ehrready.suppression import small
@@ -33,7 +33,7 @@ def course(
     """Yield the distributions of production; ``told`` are the options of the checks accuracy-drift and alert-share."""
     drift, alerts = told.get("accuracy-drift", {}), told.get("alert-share", {})
     for output, kind in accuracy.outputs(profile).items():
-        if kind.startswith("score"):
+        if not kind.startswith("text"):
             yield from _accuracy(profile, training, output, drift.get("baseline") or {}, int(drift.get("min_n", 100)))
         for measure in MEASURES:
             expected = (alerts.get("expected") or {}).get(output) if measure == "alert" else None
@@ -45,7 +45,7 @@ def course(
 
 def _accuracy(profile: Profile, training: Profile | None, output: str, stated: dict[str, float], min_n: int) -> Iterator[dict[str, Any]]:
     groups = held(profile, training, output, stated, min_n)
-    for metric in accuracy.METRICS:
+    for metric in METRICS:
         rows = [
             {"by": by, "group": group, **{key: round(getattr(now[metric], key), 3) for key in ("value", "low", "high")}}
             for by, group, now, _ in groups
@@ -61,7 +61,7 @@ def _accuracy(profile: Profile, training: Profile | None, output: str, stated: d
         if of_month:
             yield {"kind": "accuracy-by-month", **common, "series": series}
         people = [row for row in rows if row["by"] != "month"]
-        if len(people) > 1 and metric in {"auroc", "calibration_intercept"}:
+        if len(people) > 1 and metric in {"auroc", "calibration_intercept", "accuracy", "balanced_accuracy"}:
             yield {"kind": "accuracy-by-group", **common, "rows": people}
 
 

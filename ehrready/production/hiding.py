@@ -6,7 +6,8 @@ Months and groups of patients are left out: with them, and the totals, small cel
 
 from __future__ import annotations
 
-from ehrready.production import buckets
+from ehrready.production import LABEL, buckets
+from ehrready.production.classes import ANY, people
 from ehrready.production.measure import WRONG
 from ehrready.profile import Frame, Key, Values
 from ehrready.suppression import SMALLEST, Suppression, small
@@ -19,6 +20,7 @@ def hide(frames: dict[str, Frame]) -> dict[str, Frame]:
     counts = {key: values for key, values in frames["predictions"].items() if not key[1]}
     scores: Frame = {}
     clusters: Frame = {}
+    confusion: Frame = {}
     for output in sorted({key[0] for key in counts}):
         mine = {key[4:]: values for key, values in frames["scores"].items() if key[:4] == (output, "", "all", "")}
         alerts = counts.get((output, "", "alert"), (None, None, None))
@@ -26,12 +28,41 @@ def hide(frames: dict[str, Frame]) -> dict[str, Frame]:
         scores |= {(output, "", "all", "", *key): values for key, values in joined.items()}
         if joined:
             clusters |= {key: values for key, values in frames["clusters"].items() if key[:4] == (output, "", "all", "")}
-        counts |= _counts(output, {key: v for key, v in counts.items() if key[0] == output}, sum(v[0] or 0 for v in mine.values()))
-    return {"predictions": counts, "scores": scores, "clusters": clusters, "runs": {}}
+        rows = {key: v for key, v in counts.items() if key[0] == output}
+        given = {key[4:]: values for key, values in frames["confusion"].items() if key[:4] == (output, "", "all", "")}
+        told, kept = _classes(given, {key: v for key, v in frames["clusters"].items() if key[:4] == (output, "", "all", "")}, rows)
+        confusion |= {(output, "", "all", "", *key): values for key, values in told.items()}
+        clusters |= kept
+        valid = sum(v[0] or 0 for v in (told or mine).values())
+        counts |= _counts(output, rows, valid, named=told.keys() == given.keys())
+    return {"predictions": counts, "scores": scores, "clusters": clusters, "confusion": confusion, "runs": {}}
 
 
-def _counts(output: str, rows: Frame, valid: int) -> Frame:
-    """Hide small counts and complements; what is wrong with outputs and the valid scores add up to all."""
+def _classes(given: dict[Key, Values], clusters: Frame, rows: Frame) -> tuple[dict[Key, Values], Frame]:
+    """Return classes by true class with their clusters, where no cell is small; else what was right and wrong of all; else nothing.
+
+    What the sum of them lacks to all predictions would tell how many were missing or impossible: it must not be small, either.
+    """
+    total = sum(values[0] or 0 for values in given.values())
+    everything = next((v[0] for key, v in rows.items() if key[2] == "all"), None)
+    if not given or everything is None or small(everything - total) or any(v is None for values in given.values() for v in values):
+        return {}, {}
+    if not any(small(people) for _, people in given.values()):
+        return given, clusters
+    sides: dict[Key, list[Values]] = {}
+    for (name, truth), values in given.items():
+        sides.setdefault((ANY if name == truth else "", ANY) if truth else (ANY, ""), []).append(values)
+    joined: dict[Key, Values] = {key: (sum(v[0] or 0 for v in cells), people(cells)) for key, cells in sides.items()}
+    if any(small(patients) for _, patients in joined.values()):
+        return {}, {}
+    of: dict[Key, list[Values]] = {}
+    for key, values in clusters.items():
+        of.setdefault((*key[:4], LABEL + ANY if key[4] else ""), []).append(values)
+    return joined, {key: (sum(v[0] or 0 for v in cells), people(cells), sum(v[2] or 0 for v in cells)) for key, cells in of.items()}
+
+
+def _counts(output: str, rows: Frame, valid: int, *, named: bool) -> Frame:
+    """Hide small counts and complements; what is wrong with outputs and the valid ones add up to all.  ``named``: classes are told by others."""
     cells = Suppression()
     cells.frame("predictions", {key: values for key, values in rows.items() if not key[2].startswith("is ")}, 2)
     cells.sum(
@@ -42,7 +73,7 @@ def _counts(output: str, rows: Frame, valid: int) -> Frame:
         cells.values["@valid", ()] = (valid,)
         cells.sum(("predictions", (output, "", "all")), [("@valid", ()), *(("predictions", (output, "", kind)) for kind in WRONG)])
     classes = [("predictions", key) for key in rows if key[2].startswith("class ")]
-    if classes:
+    if classes and not named:
         cells.total("classes", (), classes)
         cells.sum(("predictions", (output, "", "all")), [*classes, *(("predictions", (output, "", kind)) for kind in WRONG)])
     cells.close()

@@ -9,7 +9,7 @@ import hashlib
 from typing import TYPE_CHECKING
 
 from ehrready.engines.duckdb import quote
-from ehrready.production import grounding
+from ehrready.production import LABEL, grounding
 from ehrready.profile import Frame
 
 if TYPE_CHECKING:
@@ -35,6 +35,7 @@ def measure(con: duckdb.DuckDBPyConnection, frames: dict[str, Frame], *, records
     _kinds(con, frames["predictions"])
     count(con, frames["predictions"], "label_given", "output", {"unmatched-label": ("true", "NOT matched")})
     _scores(con, frames)
+    _classes(con, frames)
     grounding.measure(con, frames["predictions"], records=records)
     for month, n, patients in con.execute(
         "SELECT month, count(DISTINCT record), count(DISTINCT patient_id) FROM predicted GROUP BY 1"
@@ -91,15 +92,25 @@ def count(con: duckdb.DuckDBPyConnection, frame: Frame, source: str, output: str
 
 def _scores(con: duckdb.DuckDBPyConnection, frames: dict[str, Frame]) -> None:
     """Count scores by bucket and label, and the clusters that patients make, by month and group of patients."""
-    label = "CASE WHEN label IN ('0', '1') THEN label ELSE '' END"
+    _groups(con, frames, "scores", "bucket", "CASE WHEN label IN ('0', '1') THEN label ELSE '' END")
+
+
+def _classes(con: duckdb.DuckDBPyConnection, frames: dict[str, Frame]) -> None:
+    """Count classes by what it was, and the clusters that patients make, by month and group of patients."""
+    _groups(con, frames, "confusion", "class", f"CASE WHEN starts_with(label, '{LABEL}') THEN label ELSE '' END")
+    frames["confusion"] = {(*key[:5], key[5].removeprefix(LABEL)): values for key, values in frames["confusion"].items()}
+
+
+def _groups(con: duckdb.DuckDBPyConnection, frames: dict[str, Frame], frame: str, given: str, label: str) -> None:
+    """Count what was given by label into a frame, and the clusters."""
     for place in ("''", "month"):
         for grouping in ("all", "sex", "age"):
             group = "''" if grouping == "all" else grouping
-            source = f"(SELECT output, {place} m, {group} g, bucket, {label} y, patient_id FROM predicted WHERE bucket IS NOT NULL)"
-            for output, m, g, bucket, y, n, people in con.execute(
-                f"SELECT output, m, g, bucket, y, count(*), count(DISTINCT patient_id) FROM {source} GROUP BY ALL"
+            source = f"(SELECT output, {place} m, {group} g, {given} x, {label} y, patient_id FROM predicted WHERE {given} IS NOT NULL)"
+            for output, m, g, x, y, n, people in con.execute(
+                f"SELECT output, m, g, x, y, count(*), count(DISTINCT patient_id) FROM {source} GROUP BY ALL"
             ).fetchall():
-                frames["scores"][output, m, grouping, g, bucket, y] = (int(n), int(people))
+                frames[frame][output, m, grouping, g, x, y] = (int(n), int(people))
             for output, m, g, y, n, people, n2 in con.execute(
                 f"SELECT output, m, g, y, sum(k), count(*), sum(k * k) FROM (SELECT output, m, g, y, patient_id, count(*) k FROM {source} GROUP BY ALL) GROUP BY ALL"
             ).fetchall():

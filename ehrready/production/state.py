@@ -17,6 +17,8 @@ from ehrready.profile import PRODUCTION, Frame, Key, Profile, Values
 from ehrready.profile_checks import impossible
 
 _PATTERN = "run-*.profile.json"
+#: Frames with a month in their key.
+_COUNTED = ("predictions", "scores", "clusters", "confusion")
 
 
 def name(profile: Profile) -> str:
@@ -93,7 +95,7 @@ def join(profile: Profile, earlier: list[Profile]) -> tuple[Profile, list[str]]:
 
 
 def _labels(run: Profile, month: str) -> int:
-    return sum(v[0] or 0 for k, v in run.frames["clusters"].items() if k[1] == month and k[2] == "all" and k[4] in {"0", "1"})
+    return sum(v[0] or 0 for k, v in run.frames["clusters"].items() if k[1] == month and k[2] == "all" and k[4])
 
 
 def _months(run: Profile, kept: set[Key]) -> Profile:
@@ -102,7 +104,7 @@ def _months(run: Profile, kept: set[Key]) -> Profile:
         return run
     months = {month for month, _ in kept}
     part = Profile(run.name, run.internal, {name: dict(frame) for name, frame in run.frames.items()})
-    for frame in ("predictions", "scores", "clusters"):
+    for frame in _COUNTED:
         part.frames[frame] = {key: v for key, v in run.frames[frame].items() if key[1] in months or _is_kind(frame, key)}
     part.frames["runs"] = {key: v for key, v in run.frames["runs"].items() if key in kept}
     part.frames["volume"] = {key: v for key, v in run.frames["volume"].items() if key[1] in months}
@@ -115,7 +117,7 @@ def _is_kind(frame: str, key: Key) -> bool:
 
 def _without_totals(run: Profile) -> Profile:
     part = Profile(run.name, run.internal, dict(run.frames))
-    for frame in ("predictions", "scores", "clusters"):
+    for frame in _COUNTED:
         part.frames[frame] = {key: v for key, v in run.frames[frame].items() if key[1] or _is_kind(frame, key)}
     return part
 
@@ -128,14 +130,14 @@ def _summed(whole: Profile) -> Profile:
     """
     counts: Frame = {key: (1, 1, 0) if _is_kind("predictions", key) else v for key, v in whole.frames["predictions"].items()}
     whole.frames["predictions"] = counts
-    for frame, people in (("predictions", 2), ("scores", 1), ("clusters", 1)):
+    for frame in _COUNTED:
         totals: Frame = {}
         for key, values in whole.frames[frame].items():
             if _is_kind(frame, key):
                 continue
             place = (key[0], "", *key[2:])
             before = totals.get(place, (0,) * len(values))
-            totals[place] = _plus(before, values, people if frame == "predictions" else None)
+            totals[place] = _plus(before, values, 2 if frame == "predictions" else None)
         whole.frames[frame] |= totals
     return whole
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from ehrready.contract import Contract, Output
 from ehrready.engines.duckdb import open_engine, quote
 from ehrready.errors import SourceError, UsageError
-from ehrready.production import FORMAT, buckets
+from ehrready.production import FORMAT, LABEL, buckets
 from ehrready.readers import labels
 from ehrready.readers.base import Event, SourceFile
 from ehrready.readers.fhir import FhirReader
@@ -119,7 +119,9 @@ class PredictionReader:
         given = [file for file in files if file.kind == "labels"]
         if given:
             yield from labels.Labels(self.contract, con).run(given, frozenset(file.number for file in given))
-        self.outside = labels.join(con, self.contract, self.as_of, _label(self.contract.label.positive))
+        self.outside = labels.join(
+            con, self.contract, self.as_of, _label(self.contract, [name for output in self.contract.outputs for name in output.classes])
+        )
         _refuse(con, self.contract, self.as_of)
         _judge(con, self.contract, self.as_of)
         _cite(con)
@@ -308,14 +310,15 @@ def _refuse(con: duckdb.DuckDBPyConnection, contract: Contract, as_of: dt.date |
         raise SourceError("\n".join(problems))
 
 
-def _label(positive: str) -> str:
-    """Return the SQL of a label: ``1``, ``0``, ``?`` for one that is neither, NULL for none."""
-    wanted = positive.strip().lower()
+def _label(contract: Contract, classes: Sequence[str]) -> str:
+    """Return the SQL of a label: ``class NAME`` for one of ``classes``, ``1``, ``0``, ``?`` for one that is none of these, NULL for none."""
+    wanted = contract.label.positive.strip().lower()
     same = f"lower(label) = {quote(wanted)} OR TRY_CAST(label AS DOUBLE) = TRY_CAST({quote(wanted)} AS DOUBLE)"
     if wanted in _YES:
         same = f"lower(label) IN ({', '.join(map(quote, _YES))}) OR {same}"
     other = f"lower(label) IN ({', '.join(map(quote, _NO))}) OR TRY_CAST(label AS DOUBLE) = 0" if wanted in _YES else "true"
-    return f"CASE WHEN label IS NULL OR null_token(label) THEN NULL WHEN {same} THEN '1' WHEN {other} THEN '0' ELSE '?' END"
+    true = f"WHEN lower(label) IN ({', '.join(quote(name.lower()) for name in classes)}) THEN '{LABEL}' || lower(label) " if classes else ""
+    return f"CASE WHEN label IS NULL OR null_token(label) THEN NULL {true}WHEN {same} THEN '1' WHEN {other} THEN '0' ELSE '?' END"
 
 
 def _number(value: float | None) -> str:
@@ -325,7 +328,8 @@ def _number(value: float | None) -> str:
 def _judge(con: duckdb.DuckDBPyConnection, contract: Contract, as_of: dt.date | None) -> None:
     """Create ``prediction``: each with what is wrong with it, its bucket, whether it alerts, and its label once that is final.
 
-    ``label`` is 1, 0, ``unlabelled`` (its window has closed), ``open`` (it has not) or ``unknown`` (it says neither).
+    ``label`` is 1, 0, of a class output ``class NAME``, ``unlabelled`` (its window has closed), ``open`` (it has not) or ``unknown`` (it says none
+    of these).
     """
     at = labels.DAY.format("made")
     row = con.execute(f"SELECT max({at}), max({labels.DAY.format('label_at')}) FROM prediction_raw").fetchone() or ()
@@ -350,7 +354,7 @@ def _judge(con: duckdb.DuckDBPyConnection, contract: Contract, as_of: dt.date | 
             value, wrong = "NULL::DOUBLE", "CASE WHEN NOT texts AND citations IS NULL THEN 'missing' END"
         parts.append(
             f"SELECT record, output, {quote(output.kind)} AS kind, patient_id, made, left(made, 7) AS month, {wrong} AS wrong, {value} AS v, class, "
-            f"{low}::DOUBLE AS low, {high}::DOUBLE AS high, {_number(output.threshold)}::DOUBLE AS threshold, {_label(contract.label.positive)} AS y, ({closed}) AS closed, "
+            f"{low}::DOUBLE AS low, {high}::DOUBLE AS high, {_number(output.threshold)}::DOUBLE AS threshold, {_label(contract, output.classes)} AS y, ({closed}) AS closed, "
             f"sex, age, texts, citations, horizon FROM prediction_raw WHERE output = {quote(output.name)}"
         )
     con.execute(

@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ehrready.checks.production import NAMES
+from ehrready.checks.accuracy import NAMES
 from ehrready.reporters import words
 from ehrready.reporters.charts import _BOTTOM, _LEFT, _NAMES, _RIGHT, _TOP, Picture, _axis, _frame
 from ehrready.wording import DEFECTS

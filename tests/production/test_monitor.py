@@ -17,7 +17,7 @@ from sklearn.metrics import average_precision_score, brier_score_loss, roc_auc_s
 from typer.testing import CliRunner
 
 from ehrready import sequence
-from ehrready.checks.production import measured
+from ehrready.checks.accuracy import measured
 from ehrready.cli import app
 from ehrready.errors import SourceError, UsageError
 from ehrready.pipeline import Options
