@@ -68,7 +68,8 @@ def alone(con: duckdb.DuckDBPyConnection, site: str, named: Sequence[str]) -> It
                 f"CREATE TEMP TABLE _{table} AS SELECT t.* FROM {table} t SEMI JOIN (SELECT DISTINCT tbl, record FROM ({records})) k "
                 "ON t.record = k.record AND split_part(t.element, '.', 1) = k.tbl"
             )
-        for table in (*TABLES, "concept", "coding", "defect"):
+        part.execute('CREATE TEMP TABLE _component AS SELECT t.* FROM component t SEMI JOIN "_observation" o ON t.record = o.record')
+        for table in (*TABLES, "component", "concept", "coding", "defect"):
             part.execute(f'ALTER TABLE "_{table}" RENAME TO "{table}"')
         yield part
     finally:

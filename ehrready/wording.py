@@ -40,6 +40,7 @@ DEFECTS: dict[str, str] = {
     "meaning-changed": "mean something else than in the release the model was trained on",
     "retired-since-training": "of training no longer exist in today's release",
     "code-mix": "would have to carry another code to restore training's proportions",
+    "category-mix": "would have to be of another ICD category to restore training's proportions",
     "shifted": "are of analytes whose values are distributed otherwise than in training",
     "tail": "lie beyond nearly all values of training",
     "code-volume": "are used less or more often per patient than in training",

@@ -6,10 +6,14 @@ effective sample size (patients, not rows); Benjamini-Hochberg within a family c
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from ehrready import stats
 from ehrready.checks.base import Outcome, check, skip, state_outcome
 from ehrready.checks.conformance import no_free_text
 from ehrready.profile import Profile
+from ehrready.terminology import rollup
+from ehrready.terminology.releases import Store
 
 
 @check("comparability", compares=True)
@@ -82,12 +86,10 @@ def _shift(defect: str, now: Outcome, then: Outcome, margin: float, min_n: int) 
     )  # fmt: skip
 
 
-#: Systems whose code begins with its category: what stands before the dot.
-_ICD = frozenset({"icd10cm", "icd9cm", "icd10"})
-
-
-@check("comparability", compares=True)
-def unseen_codes(profile: Profile, training: Profile, element: str, *, margin: float = 0.02, min_n: int = 30) -> list[Outcome]:
+@check("comparability", compares=True, looks_up=True)
+def unseen_codes(
+    profile: Profile, training: Profile, element: str, store: Store | None = None, *, margin: float = 0.02, min_n: int = 30
+) -> list[Outcome]:
     """How much of the live data is in codes that training never saw?
 
     Only well-formed codes of public systems take part (repaired where a dot or the case was missing), so that one
@@ -97,8 +99,9 @@ def unseen_codes(profile: Profile, training: Profile, element: str, *, margin: f
     Denominator: live codings of systems that training has.
 
     The expectation is Good-Turing's: the share of training that is in codes seen once.  Alarms when the share exceeds
-    the expectation by the margin and its Wilson lower bound (effective n) lies above the expectation.  Of ICD codes the message
-    says how many are of a category that training never saw either.
+    the expectation by the margin and its Wilson lower bound (effective n) lies above the expectation.  The message
+    says how many are of an ICD category, LOINC component or RxNorm ingredient that training never saw either; components and ingredients
+    where the official files were added to the terminology store.
 
     Options: `margin` (default 0.02); `min_n`: smallest number of codings on either side.
     """
@@ -116,6 +119,7 @@ def unseen_codes(profile: Profile, training: Profile, element: str, *, margin: f
     unseen = seen = most = 0
     tops: list[tuple[int, str]] = []
     cells: dict[tuple[str, ...], float] = {}
+    rolled: dict[str, dict[str, tuple[int, int]]] = {}
     for (_, system, code), (count, people, *_) in profile.rows("codes", element):
         if system not in known:
             continue
@@ -128,6 +132,7 @@ def unseen_codes(profile: Profile, training: Profile, element: str, *, margin: f
         else:
             unseen += count
             cells[element, system, code] = count
+            rolled.setdefault(system, {})[code] = (count, people)
             most = max(most, people)
             if people > 10:
                 tops.append((count, f"{system} {code}"))
@@ -142,9 +147,7 @@ def unseen_codes(profile: Profile, training: Profile, element: str, *, margin: f
     alarm = rate - expected >= margin and low > expected
     names = ", ".join(f"{name} ({n})" for n, name in sorted(tops, key=lambda t: (-t[0], t[1]))[:3])
     detail = f"effective n {independent} against {before}"
-    rolled = _of_new_categories(known, cells)
-    if rolled is not None and rolled[1] > 10:
-        detail += f"; {rolled[0]:,} of {rolled[1]:,} in ICD categories that training never saw, the others in known ones"
+    detail = "; ".join([detail, *_rolled_up(known, rolled, store)])
     return [
         Outcome(
             "unseen", unseen, of, None, few=0 < most < 11, status="fail" if alarm else "pass", training=(once, total), effect=rate - expected, limit=margin,
@@ -153,9 +156,27 @@ def unseen_codes(profile: Profile, training: Profile, element: str, *, margin: f
     ]  # fmt: skip
 
 
-def _of_new_categories(known: dict[str, set[str]], cells: dict[tuple[str, ...], float]) -> tuple[int, int] | None:
-    """Return the unseen ICD codings that are of a category training never saw, and all unseen ICD codings."""
-    unseen = [(key[1], key[2], round(n)) for key, n in cells.items() if key[1] in _ICD]
-    seen = {(system, code.partition(".")[0]) for system, codes in known.items() if system in _ICD for code in codes}
-    new = sum(n for system, code, n in unseen if (system, code.partition(".")[0]) not in seen)
-    return (new, sum(n for *_, n in unseen)) if unseen else None
+def _rolled_up(known: dict[str, set[str]], unseen: dict[str, dict[str, tuple[int, int]]], store: Store | None) -> Iterator[str]:
+    """Say for each system how many of its unseen codings are of something that training never saw either.
+
+    A number is told where more than ten patients are sure to stand behind it, and behind what is left of the total.
+    """
+    for system, codes in sorted(unseen.items()):
+        name, total = rollup.level(system), sum(n for n, _ in codes.values())
+        if not name or total <= 10:
+            continue
+        plural = f"{name[:-1]}ies" if name.endswith("y") else f"{name}s"
+        mine = rollup.above(system, sorted(codes), store)
+        seen = set(rollup.above(system, sorted(known[system]), store).values())
+        if not mine or not seen:
+            yield f"{plural} are not loaded (ehrready terminology add {system})"
+            continue
+        kinds: dict[str, list[tuple[int, int]]] = {"new": [], "seen": [], "unknown": []}
+        for code, counts in codes.items():
+            kinds["unknown" if code not in mine else "seen" if mine[code] in seen else "new"].append(counts)
+        n = {kind: sum(count for count, _ in counts) for kind, counts in kinds.items()}
+        if any(counts and max(people for _, people in counts) <= 10 for counts in kinds.values()):
+            yield f"{'some' if n['new'] else 'none'} of them in {plural} that training never saw"
+            continue
+        rest = f"{n['unknown']:,} of no known one, the others in known ones" if n["unknown"] else "the others in known ones"
+        yield f"{n['new']:,} of {total:,} in {plural} that training never saw, {rest}"

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from statistics import median
 
 import numpy as np
 
 from ehrready import stats
 from ehrready.checks.base import Outcome, check, skip, state_outcome
 from ehrready.profile import Profile, Values
+from ehrready.terminology import rollup
 
 _HIDDEN = "a count is hidden (1-10 patients)"
 #: Draws of the seeded bootstrap; RandomState's streams are frozen (NumPy NEP 19), so the limit is the same everywhere.
@@ -25,27 +25,29 @@ def code_mix_shift(
     The Jensen-Shannon distance (base 2) between the shares of training's most frequent codes, of all its other codes
     and of codes it never saw, by code system.  Its limit is the margin or the 99th percentile of the noise at this sample
     size, whichever is larger: a bootstrap of two samples of one population at their effective sizes (first-order
-    correction for clustering in patients after Rao and Scott 1981).
+    correction for clustering in patients after Rao and Scott 1981).  ICD codes are compared by category, too (`category-mix`), with no
+    more independent codings than patients: codes that changed places within a category are a matter of `code-mix` alone.
 
-    Numerator: live codings that would have to change their code to restore training's shares (`code-mix`; half the sum
-    of the absolute differences).
+    Numerator: live codings that would have to change their code (`code-mix`) or category (`category-mix`) to restore training's
+    shares (half the sum of the absolute differences).
     Denominator: live codings of the system.
 
     Options: `margin` (default 0.05): smallest distance that matters; `top` (default 200): codes told apart;
     `min_n`: smallest effective number of codings on either side.
     """
-    outcomes = []
+    outcomes: list[Outcome] = []
     for system in sorted({key[1] for key, _ in training.rows("codes", element)} & {key[1] for key, _ in profile.rows("codes", element)}):
-        outcomes.append(_mix(profile, training, element, system, margin, top, min_n))
+        outcomes += _mix(profile, training, element, system, margin, top, min_n)
     return outcomes or skip("not-applicable", "no code system that training and the live data share")
 
 
-def _mix(profile: Profile, training: Profile, element: str, system: str, margin: float, top: int, min_n: int) -> Outcome:
+def _mix(profile: Profile, training: Profile, element: str, system: str, margin: float, top: int, min_n: int) -> list[Outcome]:
+    """Compare the codes of a system; of ICD their categories, too, once the codes can be compared."""
     group = {"system": system}
     then, now = ({key[2]: values for key, values in p.rows("codes", element, system)} for p in (training, profile))
     total_then, total_now = _codings(training, element, system), _codings(profile, element, system)
     if total_then is None or total_now is None:
-        return Outcome("code-mix", status="not-assessed", reason=f"{system}: {_HIDDEN}", group=group)
+        return [Outcome("code-mix", status="not-assessed", reason=f"{system}: {_HIDDEN}", group=group)]
     visible = {code: values[0] for code, values in then.items() if values[0] is not None}
     chosen = sorted(visible, key=lambda code: (-visible[code], code))[:top]
     q = _shares([visible[code] for code in chosen], 0, total_then)
@@ -53,19 +55,75 @@ def _mix(profile: Profile, training: Profile, element: str, system: str, margin:
     p = _shares([now.get(code, (0,))[0] or 0 for code in chosen], unseen, total_now)
     n_then, n_now = _effective(then, chosen, total_then), _effective(now, chosen, total_now)
     if min(n_then, n_now) < min_n:
-        return Outcome(
-            "code-mix", status="not-assessed", reason=f"{system}: fewer than {min_n} independent codings to compare", group=group
+        reason = f"{system}: fewer than {min_n} independent codings to compare"
+        return [Outcome("code-mix", status="not-assessed", reason=reason, group=group)]
+    found = [
+        _compared(
+            "code-mix",
+            p,
+            q,
+            (n_now, n_then),
+            margin,
+            (total_now, total_then),
+            group,
+            [*chosen, "other codes", "codes unseen in training"],
+            now,
         )
+    ]
+    found[0].cells = _excess(
+        element, system, p, q, chosen, {code: v[0] or 0 for code, v in now.items() if code not in then}, (n_now, n_then), total_now
+    )
+    people = [state_outcome(side, element, ("coded",), None) for side in (profile, training)]
+    if system in rollup.CATEGORISED and len({rollup.category(code) for code in then}) < len(then):
+        # counts of one patient within a category are not told apart by code: no more independent codings than patients
+        independent = tuple(min(n, (o.of_patients if o else None) or n) for n, o in zip((n_now, n_then), people, strict=True))
+        if min(independent) >= min_n:
+            found.append(_categories(then, now, independent, margin, top, (total_now, total_then), group))
+            found[1].cells = found[0].cells if found[0].status == found[1].status else {}
+    return found
+
+
+def _categories(
+    then: dict[str, Values],
+    now: dict[str, Values],
+    independent: tuple[float, ...],
+    margin: float,
+    top: int,
+    totals: tuple[int, int],
+    group: dict[str, str],
+) -> Outcome:
+    """Compare the categories of ICD codes; codes that either side hides count with the categories that are not told apart."""
+    sums: list[dict[str, int]] = [{}, {}]
+    people: dict[str, int] = {}
+    hidden = {code for codes in (now, then) for code, values in codes.items() if values[0] is None}  # on one side: left out on both
+    for side, codes in zip(sums, (now, then), strict=True):
+        for code, values in codes.items():
+            if code not in hidden:
+                side[rollup.category(code)] = side.get(rollup.category(code), 0) + (values[0] or 0)
+    for code, values in now.items():
+        people[rollup.category(code)] = max(people.get(rollup.category(code), 0), values[1] or 0)
+    chosen = sorted(sums[1], key=lambda name: (-sums[1][name], name))[:top]
+    unseen = sum(n for name, n in sums[0].items() if name not in sums[1])
+    p = _shares([sums[0].get(name, 0) for name in chosen], unseen, totals[0])
+    q = _shares([sums[1][name] for name in chosen], 0, totals[1])
+    names = [*chosen, "other categories", "categories unseen in training"]
+    shown: dict[str, Values] = {name: (n, people[name], 0, 0) for name, n in sums[0].items()}
+    return _compared("category-mix", p, q, (independent[0], independent[1]), margin, totals, group, names, shown)
+
+
+def _compared(
+    defect: str, p: np.ndarray, q: np.ndarray, n: tuple[float, float], margin: float, totals: tuple[int, int], group: dict[str, str],
+    names: list[str], now: dict[str, Values],
+) -> Outcome:  # fmt: skip
+    """Judge live shares ``p`` against training's ``q`` with effective sizes ``n``; ``now`` says whom a name stands for."""
     distance = js_distance(p, q)
-    noise = _noise((p * n_now + q * n_then) / (n_now + n_then), n_now, n_then)
+    noise = _noise((p * n[0] + q * n[1]) / (n[0] + n[1]), *n)
     limit = max(margin, float(np.quantile(noise, 0.99)))
     moved = 0.5 * float(np.abs(p - q).sum())
-    names = [*chosen, "other codes", "codes unseen in training"]
     return Outcome(
-        "code-mix", round(moved * total_now), total_now, status="fail" if distance > limit else "pass", effect=distance, limit=limit,
-        independent=(n_now, n_then), training=(0, total_then), p=(1 + int((noise >= distance).sum())) / (1 + _DRAWS), family="mix", group=group, people=False,
-        cells=_excess(element, system, p, q, chosen, {code: v[0] or 0 for code, v in now.items() if code not in then}, (n_now, n_then), total_now),
-        detail=f"Jensen-Shannon distance {distance:.3f}, limit {limit:.3f}, effective n {n_now:.0f} against {n_then:.0f}, "
+        defect, round(moved * totals[0]), totals[0], status="fail" if distance > limit else "pass", effect=distance, limit=limit,
+        independent=n, training=(0, totals[1]), p=(1 + int((noise >= distance).sum())) / (1 + _DRAWS), family="mix", group=group, people=False,
+        detail=f"Jensen-Shannon distance {distance:.3f}, limit {limit:.3f}, effective n {n[0]:.0f} against {n[1]:.0f}, "
         f"PSI {_psi(p, q):.2f}{_contributors(p, q, names, now)}",
     )  # fmt: skip
 
@@ -152,124 +210,6 @@ def _contributors(p: np.ndarray, q: np.ndarray, names: list[str], now: dict[str,
     shown = [i for i in moves if names[i] not in now or (now[names[i]][1] or 0) > 10][:3]
     words = [f"{names[i]} {100 * (p[i] - q[i]):+.1f} points" for i in shown if abs(p[i] - q[i]) >= 0.0005]
     return f"; most of it: {', '.join(words)}" if words else ""
-
-
-@check("comparability")
-def volume_gap(profile: Profile, element: str, *, usual: int = 30) -> list[Outcome]:
-    """Are there months in which a feed was silent?
-
-    A month is a gap (`gap-month`) when fewer than half as many patients have a record in it as in its neighbours (the
-    median of up to three months on either side), these have at least `usual`, and the difference is more than four
-    standard errors of two Poisson counts: a few busy patients make no gap.  The first and the last month are left
-    out: an export seldom begins or ends with a whole month.
-
-    Numerator: gap months of the element's table.  Denominator: months between its first and its last.
-
-    Options: `usual` (default 30): patients that the neighbours must have.
-    """
-    months = _months(profile, element.partition(".")[0])
-    if months is None:
-        return skip("not-assessed", _HIDDEN)
-    inner = range(1, len(months) - 1)
-    if len(months) < 6:
-        return skip("not-applicable", "fewer than six months of records")
-    gaps = []
-    for i in inner:
-        around = [months[j][1] for j in range(max(0, i - 3), min(len(months), i + 4)) if j != i]
-        middle = median(around)
-        there = months[i][1]
-        if middle >= usual and there < middle / 2 and middle - there > 4 * math.sqrt(middle + there):
-            gaps.append(months[i][0])
-    detail = f"{', '.join(gaps[:6])}" + (f" and {len(gaps) - 6} more" if len(gaps) > 6 else "") if gaps else ""
-    return [Outcome("gap-month", len(gaps), len(inner), people=False, detail=detail)]
-
-
-def _months(profile: Profile, table: str) -> list[tuple[str, int]] | None:
-    """Return every month from the first to the last with its patients, empty ones included; None when one is hidden."""
-    found = {month: values[1] for (_, month), values in profile.rows("volume", table) if "1900" < month < "2100"}
-    if not found or any(n is None for n in found.values()):
-        return None if found else []
-    first, last = min(found), max(found)
-    start, end = (int(m[:4]) * 12 + int(m[5:]) - 1 for m in (first, last))
-    names = [f"{i // 12:04d}-{i % 12 + 1:02d}" for i in range(start, min(end, start + 2400) + 1)]
-    return [(name, found.get(name) or 0) for name in names]
-
-
-@check("comparability", compares=True)
-def volume_shift(profile: Profile, training: Profile, element: str, *, factor: float = 1.5, min_months: int = 6) -> list[Outcome]:
-    """Do patients have about as many records a month as in training?
-
-    Records per patient and month with any (the table's own), the median over whole months, live against training.
-
-    Numerator: live records of the table above or below what training's rate would give (`volume`).
-    Denominator: live records of the table.
-    Alarms when the rates differ by the factor and by more than three standard errors over the months.
-
-    Options: `factor` (default 1.5): the smallest ratio that matters, up or down; `min_months`: months on either side.
-    """
-    table = element.partition(".")[0]
-    live, past = (_rates(p, table) for p in (profile, training))
-    if live is None or past is None:
-        return skip("not-assessed", _HIDDEN)
-    if min(len(live), len(past)) < min_months:
-        return skip("not-assessed", f"fewer than {min_months} whole months with records on both sides")
-    (now, error_now), (before, error_before) = (_centre(rates) for rates in (live, past))
-    change, error = math.log(now / before), math.hypot(error_now, error_before)
-    alarm = abs(change) >= math.log(factor) and abs(change) > 3 * error
-    total = profile.tables().get(table, 0)
-    moved = min(total, round(total * abs(1 - before / now)))
-    return [
-        Outcome(
-            "volume", moved, total, people=False, status="fail" if alarm else "pass", effect=now / before - 1, limit=factor - 1, training=(0, training.tables().get(table, 0)),
-            detail=f"{now:.2f} records per patient and month, training {before:.2f}, effective n {len(live)} against {len(past)} months",
-            independent=(len(live), len(past)),
-        )
-    ]  # fmt: skip
-
-
-def _rates(profile: Profile, table: str) -> list[float] | None:
-    """Return records per patient of each inner month with at least 30 patients; None when a month is hidden."""
-    cells = sorted((month, values) for (_, month), values in profile.rows("volume", table) if "1900" < month < "2100")
-    if any(v is None for _, values in cells for v in values):
-        cells = [(month, values) for month, values in cells if None not in values]
-    return [(n or 0) / (patients or 1) for _, (n, patients) in cells[1:-1] if (patients or 0) >= 30]
-
-
-def _centre(rates: list[float]) -> tuple[float, float]:
-    """Return the median rate and the standard error of its logarithm over months."""
-    logs = [math.log(rate) for rate in rates if rate > 0] or [0.0]
-    spread = 1.4826 * median(abs(x - median(logs)) for x in logs)  # robust to a gap month
-    return math.exp(median(logs)), max(1.2533 * spread / math.sqrt(len(logs)), 0.01)
-
-
-@check("comparability", compares=True, whole=True)
-def lookback(profile: Profile, training: Profile, *, months: int = 12, margin: float = 0.05, min_n: int = 30) -> list[Outcome]:
-    """Do patients have as long a history as in training?
-
-    Numerator: patients whose first and last event are less than the look-back apart (`short-history`).
-    Denominator: patients with a dated event.
-    Alarms when the share exceeds training's by the margin and the interval of the difference lies above zero.
-
-    Options: `months` (default 12): the look-back that the model needs; `margin` (default 0.05); `min_n`: patients.
-    """
-    sides = []
-    for p in (profile, training):
-        cells = [(int(key[0]), values[0]) for key, values in p.rows("history")]
-        if any(n is None for _, n in cells):
-            return skip("not-assessed", _HIDDEN)
-        sides.append((sum(n or 0 for m, n in cells if m < months), sum(n or 0 for _, n in cells)))
-    (n, of), (n_then, of_then) = sides
-    if min(of, of_then) < min_n:
-        return skip("not-assessed" if of else "not-applicable", f"fewer than {min_n} patients with dated events on both sides")
-    low, high = stats.newcombe(n / of, of, n_then / of_then, of_then)
-    effect = n / of - n_then / of_then
-    return [
-        Outcome(
-            "short-history", n, of, n, of, status="fail" if effect >= margin and low > 0 else "pass", training=(n_then, of_then), training_patients=n_then,
-            effect=effect, limit=margin, interval=(low, high), p=stats.rise_p_value(n / of, of, n_then / of_then, of_then), family="volume",
-            detail=f"look-back of {months} months, effective n {of} against {of_then}", independent=(of, of_then),
-        )
-    ]  # fmt: skip
 
 
 @check("comparability", decides=True)

@@ -1,4 +1,4 @@
-"""Comparability of the volume of single codes: a panel that is not sent any more, a test that is sent twice (checks.md 19, 22)."""
+"""Comparability of volumes: feeds that fall silent, panels that are not sent any more, shorter histories (checks.md 19, 22)."""
 
 from __future__ import annotations
 
@@ -43,6 +43,7 @@ def code_volume_shift(
 
 
 Codes = dict[str, Values]
+_HIDDEN = "a count is hidden (1-10 patients)"
 
 
 def _judged(element: str, system: str, now: Codes, then: Codes, scale: float, factor: float, min_n: int, q: float) -> Outcome | None:
@@ -121,6 +122,124 @@ def codes_no_longer_seen(profile: Profile, training: Profile, element: str, *, m
             independent=(everyone[0] or 0, everyone[1] or 0),
             detail=f"by chance {100 * expected:.1f} % ± {100 * deviation:.1f}, effective n {everyone[0]} against {everyone[1]}" + (f"; most frequent: {names}" if names else ""),
             cells={(element, *key, "lacking"): count * ratio for count, _, key in gone},
+        )
+    ]  # fmt: skip
+
+
+@check("comparability")
+def volume_gap(profile: Profile, element: str, *, usual: int = 30) -> list[Outcome]:
+    """Are there months in which a feed was silent?
+
+    A month is a gap (`gap-month`) when fewer than half as many patients have a record in it as in its neighbours (the
+    median of up to three months on either side), these have at least `usual`, and the difference is more than four
+    standard errors of two Poisson counts: a few busy patients make no gap.  The first and the last month are left
+    out: an export seldom begins or ends with a whole month.
+
+    Numerator: gap months of the element's table.  Denominator: months between its first and its last.
+
+    Options: `usual` (default 30): patients that the neighbours must have.
+    """
+    months = _months(profile, element.partition(".")[0])
+    if months is None:
+        return skip("not-assessed", _HIDDEN)
+    inner = range(1, len(months) - 1)
+    if len(months) < 6:
+        return skip("not-applicable", "fewer than six months of records")
+    gaps = []
+    for i in inner:
+        around = [months[j][1] for j in range(max(0, i - 3), min(len(months), i + 4)) if j != i]
+        middle = median(around)
+        there = months[i][1]
+        if middle >= usual and there < middle / 2 and middle - there > 4 * math.sqrt(middle + there):
+            gaps.append(months[i][0])
+    detail = f"{', '.join(gaps[:6])}" + (f" and {len(gaps) - 6} more" if len(gaps) > 6 else "") if gaps else ""
+    return [Outcome("gap-month", len(gaps), len(inner), people=False, detail=detail)]
+
+
+def _months(profile: Profile, table: str) -> list[tuple[str, int]] | None:
+    """Return every month from the first to the last with its patients, empty ones included; None when one is hidden."""
+    found = {month: values[1] for (_, month), values in profile.rows("volume", table) if "1900" < month < "2100"}
+    if not found or any(n is None for n in found.values()):
+        return None if found else []
+    first, last = min(found), max(found)
+    start, end = (int(m[:4]) * 12 + int(m[5:]) - 1 for m in (first, last))
+    names = [f"{i // 12:04d}-{i % 12 + 1:02d}" for i in range(start, min(end, start + 2400) + 1)]
+    return [(name, found.get(name) or 0) for name in names]
+
+
+@check("comparability", compares=True)
+def volume_shift(profile: Profile, training: Profile, element: str, *, factor: float = 1.5, min_months: int = 6) -> list[Outcome]:
+    """Do patients have about as many records a month as in training?
+
+    Records per patient and month with any (the table's own), the median over whole months, live against training.
+
+    Numerator: live records of the table above or below what training's rate would give (`volume`).
+    Denominator: live records of the table.
+    Alarms when the rates differ by the factor and by more than three standard errors over the months.
+
+    Options: `factor` (default 1.5): the smallest ratio that matters, up or down; `min_months`: months on either side.
+    """
+    table = element.partition(".")[0]
+    live, past = (_rates(p, table) for p in (profile, training))
+    if live is None or past is None:
+        return skip("not-assessed", _HIDDEN)
+    if min(len(live), len(past)) < min_months:
+        return skip("not-assessed", f"fewer than {min_months} whole months with records on both sides")
+    (now, error_now), (before, error_before) = (_centre(rates) for rates in (live, past))
+    change, error = math.log(now / before), math.hypot(error_now, error_before)
+    alarm = abs(change) >= math.log(factor) and abs(change) > 3 * error
+    total = profile.tables().get(table, 0)
+    moved = min(total, round(total * abs(1 - before / now)))
+    return [
+        Outcome(
+            "volume", moved, total, people=False, status="fail" if alarm else "pass", effect=now / before - 1, limit=factor - 1, training=(0, training.tables().get(table, 0)),
+            detail=f"{now:.2f} records per patient and month, training {before:.2f}, effective n {len(live)} against {len(past)} months",
+            independent=(len(live), len(past)),
+        )
+    ]  # fmt: skip
+
+
+def _rates(profile: Profile, table: str) -> list[float] | None:
+    """Return records per patient of each inner month with at least 30 patients; None when a month is hidden."""
+    cells = sorted((month, values) for (_, month), values in profile.rows("volume", table) if "1900" < month < "2100")
+    if any(v is None for _, values in cells for v in values):
+        cells = [(month, values) for month, values in cells if None not in values]
+    return [(n or 0) / (patients or 1) for _, (n, patients) in cells[1:-1] if (patients or 0) >= 30]
+
+
+def _centre(rates: list[float]) -> tuple[float, float]:
+    """Return the median rate and the standard error of its logarithm over months."""
+    logs = [math.log(rate) for rate in rates if rate > 0] or [0.0]
+    spread = 1.4826 * median(abs(x - median(logs)) for x in logs)  # robust to a gap month
+    return math.exp(median(logs)), max(1.2533 * spread / math.sqrt(len(logs)), 0.01)
+
+
+@check("comparability", compares=True, whole=True)
+def lookback(profile: Profile, training: Profile, *, months: int = 12, margin: float = 0.05, min_n: int = 30) -> list[Outcome]:
+    """Do patients have as long a history as in training?
+
+    Numerator: patients whose first and last event are less than the look-back apart (`short-history`).
+    Denominator: patients with a dated event.
+    Alarms when the share exceeds training's by the margin and the interval of the difference lies above zero.
+
+    Options: `months` (default 12): the look-back that the model needs; `margin` (default 0.05); `min_n`: patients.
+    """
+    sides = []
+    for p in (profile, training):
+        cells = [(int(key[0]), values[0]) for key, values in p.rows("history")]
+        if any(n is None for _, n in cells):
+            return skip("not-assessed", _HIDDEN)
+        sides.append((sum(n or 0 for m, n in cells if m < months), sum(n or 0 for _, n in cells)))
+    (n, of), (n_then, of_then) = sides
+    if min(of, of_then) < min_n:
+        return skip("not-assessed" if of else "not-applicable", f"fewer than {min_n} patients with dated events on both sides")
+    low, high = stats.newcombe(n / of, of, n_then / of_then, of_then)
+    effect = n / of - n_then / of_then
+    return [
+        Outcome(
+            "short-history", n, of, n, of, status="fail" if effect >= margin and low > 0 else "pass", training=(n_then, of_then), training_patients=n_then,
+            effect=effect, limit=margin, interval=(low, high), p=stats.rise_p_value(n / of, of, n_then / of_then, of_then), family="volume",
+            detail=f"look-back of {months} months, effective n {of} against {of_then}", independent=(of, of_then),
         )
     ]  # fmt: skip
 

@@ -48,7 +48,8 @@ def zipf(codes: int) -> np.ndarray:
 
 
 def mix(live: Profile, training: Profile) -> Outcome:
-    (outcome,) = CHECKS["code-mix-shift"].run(live, training, ELEMENT)
+    outcome, *categories = CHECKS["code-mix-shift"].run(live, training, ELEMENT)
+    assert categories == []  # no two codes of a category
     return outcome
 
 
@@ -85,6 +86,56 @@ def test_clustering_in_patients_lowers_the_effective_number() -> None:
     free, sticky = (mix(sampled(3, 800, weights, sticky=s), sampled(1, 800, weights, sticky=s)) for s in (0.0, 0.9))
     effective = [float(o.detail.split("effective n ")[1].split(" ")[0]) for o in (free, sticky)]
     assert effective[1] < 0.5 * effective[0]
+
+
+def by_category(profile: Profile, per: int = 3) -> Profile:
+    """Give each ``per`` codes one ICD category."""
+    codes = dict(profile.frames["codes"])
+    profile.frames["codes"].clear()
+    for i, (_, values) in enumerate(sorted(codes.items())):
+        profile.frames["codes"][ELEMENT, SYSTEM, f"B{i // per:02d}.{i % per}"] = values
+    people = profile.frames["classes"][ELEMENT, SYSTEM, "exact", "well-formed"]
+    profile.frames["states"][ELEMENT, "all", "", "*"] = profile.frames["states"][ELEMENT, "all", "", "coded"] = people
+    return profile
+
+
+def categories(live: Profile, training: Profile) -> dict[str, Outcome]:
+    return {o.defect: o for o in CHECKS["code-mix-shift"].run(by_category(live), by_category(training), ELEMENT)}
+
+
+def test_codes_that_change_places_within_a_category_move_no_category() -> None:
+    weights = zipf(30)
+    training = sampled(1, 2000, weights)
+    within, across = weights.copy(), weights.copy()
+    within[0], within[2] = weights[2], weights[0]  # both of B00
+    across[0], across[29] = weights[29], weights[0]
+    one, other = categories(sampled(5, 2000, within), training), categories(sampled(5, 2000, across), sampled(1, 2000, weights))
+    assert {defect: o.status for defect, o in one.items()} == {"code-mix": "fail", "category-mix": "pass"}
+    assert {defect: o.status for defect, o in other.items()} == {"code-mix": "fail", "category-mix": "fail"}
+    assert "B00 -" in other["category-mix"].detail
+    assert other["category-mix"].cells == other["code-mix"].cells
+    assert other["category-mix"].independent == (2000, 2000)
+
+
+@pytest.mark.parametrize("sticky", [0.0, 0.5])
+def test_categories_of_one_population_raise_no_alarm(sticky: float) -> None:
+    weights = zipf(90)
+    statuses = []
+    for seed in range(2, 32):
+        found = categories(sampled(seed, 300, weights, sticky=sticky), sampled(1, 1500, weights, sticky=sticky))
+        statuses.append(found["category-mix"].status)
+    assert statuses.count("fail") <= 1
+    assert len(statuses) == 30
+
+
+def test_what_a_side_hides_is_no_shift_of_a_category() -> None:
+    weights = zipf(90)
+    training = sampled(1, 1500, weights)
+    for key, values in list(training.frames["codes"].items()):
+        if (values[1] or 0) < 60:
+            training.frames["codes"][key] = (None,) * 4
+    found = categories(sampled(2, 1500, weights), training)
+    assert found["category-mix"].status == "pass"
 
 
 def test_hidden_counts_are_not_taken_for_a_shift() -> None:

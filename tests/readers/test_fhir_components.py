@@ -156,3 +156,22 @@ def test_components_do_not_hide_how_few_records_cannot_be_judged(tmp_path: Path)
     document = pipeline.check([str(tmp_path / "data")], None, Options(validate="none"))[0].document
     birth = [f for f in document["findings"] if f["defect"] == "before-birth" and f["element"] == "observation.at"]
     assert [f["denominator"] for f in birth] == [None]
+
+
+def test_components_are_judged_at_their_records_site(tmp_path: Path) -> None:
+    panels = [pressure(i) for i in range(80)]
+    for i in range(6):
+        panels[i]["component"][0]["valueQuantity"]["value"] = 7000
+    people = [
+        {"resourceType": "Patient", "id": f"p{i}", "managingOrganization": {"reference": f"Organization/{'NORTH' if i < 40 else 'SOUTH'}"}}
+        for i in range(80)
+    ]
+    (tmp_path / "export.ndjson").write_text("".join(json.dumps(line) + "\n" for line in [*people, *panels]), "utf-8")
+    pack = tmp_path / "mine.yaml"
+    pack.write_text(
+        "pack: mine\nversion: 1.0.0\nextends: core\noverrides:\n  - {rules: value-plausible, site: NORTH, fail: {max_rate: 0.5}}\n", "utf-8"
+    )
+    options = Options(rules=(str(pack),), internal=True, validate="none")
+    document = pipeline.check([str(tmp_path / "export.ndjson")], None, options)[0].document
+    found = {f["group"]["site"]: (f["numerator"], f["denominator"]) for f in document["findings"] if f["defect"] == "implausible"}
+    assert found == {"NORTH": (6, 80), "other-sites": (0, 80)}

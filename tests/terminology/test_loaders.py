@@ -10,6 +10,7 @@ from typer.testing import CliRunner
 
 from ehrready.cli import app
 from ehrready.errors import UsageError
+from ehrready.terminology import rollup
 from ehrready.terminology.loaders import LAYOUTS, add
 from ehrready.terminology.releases import ReleaseTable, Store
 
@@ -196,6 +197,29 @@ def test_rxnorm_with_its_retired_concepts(tmp_path: Path) -> None:
     assert (table.releases[0].label, table.releases[0].effective) == ("2024-06-03", "2024-06-03")
     assert state(table) == {"6809": [True], "77": [False], "860975": [True], "88": [False]}
     assert [table.replacements(int(i)) for i in table.positions(["77", "88"])] == [("860975",), ("6809",)]
+
+
+REL = "".join(
+    f"{one}||CUI|RO|{two}||CUI|{said}|||{by}||||N||\n"
+    for one, two, said, by in (
+        ("860974", "860975", "consists_of", "RXNORM"),  # the drug consists of its component, the component has the ingredient
+        ("6809", "860974", "has_ingredient", "RXNORM"),
+        ("860975", "6809", "ingredient_of", "RXNORM"),
+        ("6809", "860978", "tradename_of", "MMSL"),  # not RxNorm's own
+    )
+)
+
+
+def test_rxnorm_drugs_have_their_ingredients_where_the_release_tells(tmp_path: Path) -> None:
+    conso = (
+        CONSO + "860974|ENG||||||4|860974|860974||RXNORM|SCDC|860974|metformin hydrochloride 500 MG||N|4096|\n"
+        "860978|ENG||||||5|860978|860978||RXNORM|SBD|860978|a brand||N|4096|\n"
+    )
+    add("rxnorm", packed(tmp_path, "rxnorm", {"RXNCONSO.RRF": conso, "RXNREL.RRF": REL}), tmp_path / "store")
+    drugs = ["860975", "860974", "6809", "860978", "1"]
+    assert rollup.above("rxnorm", drugs, Store(tmp_path / "store")) == dict.fromkeys(drugs[:3], "6809")
+    add("rxnorm", packed(tmp_path, "rxnorm"), tmp_path / "other")  # without relations
+    assert rollup.above("rxnorm", drugs, Store(tmp_path / "other")) == {}
 
 
 def test_cvx_hcpcs_and_athena(tmp_path: Path) -> None:
