@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from ehrready.engines.duckdb import quote
 from ehrready.profile import Frame, Profile, Values, empty, merged
-from ehrready.tables import TABLES
+from ehrready.tables import ALL, TABLES
 
 if TYPE_CHECKING:
     import duckdb
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 OTHERS = "other-sites"
 #: Why a rule by site has nothing to judge.
 NO_RECORDS = "no records of this table"
+#: Tables with rows of the records of others.
+_LONG = tuple(name for name, schema in ALL.items() if name not in TABLES and "record" in schema.names)
 #: Frames that are not measured by site: of files, of columns without a mapping, of what rules count, of pairs of defects, of models.
 WHOLE_ONLY = ("ledger", "declared", "types", "columns", "custom", "overlaps", "predictions", "scores", "clusters", "runs")
 
@@ -63,13 +65,13 @@ def alone(con: duckdb.DuckDBPyConnection, site: str, named: Sequence[str]) -> It
                 f'ANTI JOIN (SELECT {own} AS k FROM "_{table}" WHERE {own} IS NOT NULL) h ON t.{own} = h.k'
             )
         records = " UNION ALL ".join(f'SELECT {quote(table)} AS tbl, record FROM "_{table}"' for table in TABLES)
-        for table in ("concept", "coding", "defect"):
+        for table in _LONG:
+            of = "split_part(t.element, '.', 1)" if "element" in ALL[table].names else "'observation'"
             part.execute(
                 f"CREATE TEMP TABLE _{table} AS SELECT t.* FROM {table} t SEMI JOIN (SELECT DISTINCT tbl, record FROM ({records})) k "
-                "ON t.record = k.record AND split_part(t.element, '.', 1) = k.tbl"
+                f"ON t.record = k.record AND {of} = k.tbl"
             )
-        part.execute('CREATE TEMP TABLE _component AS SELECT t.* FROM component t SEMI JOIN "_observation" o ON t.record = o.record')
-        for table in (*TABLES, "component", "concept", "coding", "defect"):
+        for table in (*TABLES, *_LONG):
             part.execute(f'ALTER TABLE "_{table}" RENAME TO "{table}"')
         yield part
     finally:

@@ -30,7 +30,7 @@ overrides:
 def _feed(folder: Path, *, bad: tuple[int, int] = (40, 12), of: int = 200) -> str:
     """Write two hospitals' conditions: of ``of`` codes each so many are words; the South's refer to patients of the North."""
     folder.mkdir(exist_ok=True)
-    lines: dict[str, list[dict[str, Any]]] = {"Patient": [], "Encounter": [], "Condition": []}
+    lines: dict[str, list[dict[str, Any]]] = {"Patient": [], "Encounter": [], "Condition": [], "Observation": []}
     for s, site in enumerate(("NORTH", "SOUTH")):
         for number in range(of):
             who, stay = f"{site}-{number}", f"{site}-e{number}"
@@ -48,10 +48,19 @@ def _feed(folder: Path, *, bad: tuple[int, int] = (40, 12), of: int = 200) -> st
                 "id": f"{site}-c{number}", "subject": subject, "encounter": {"reference": f"Encounter/{stay}"}, "recordedDate": "2024-01-02",
                 "code": {"coding": [{"system": "http://hl7.org/fhir/sid/icd-10-cm", "code": code}]},
             })  # fmt: skip
+            parts = [{"code": _loinc(code), "valueQuantity": {"value": 80 + number % 9, "unit": "mm[Hg]"}} for code in ("8480-6", "8462-4")]
+            lines["Observation"].append({
+                "id": f"{site}-o{number}", "status": "final", "subject": subject, "encounter": {"reference": f"Encounter/{stay}"},
+                "effectiveDateTime": "2024-01-02T10:00:00", "code": _loinc("85354-9"), "component": parts,
+            })  # fmt: skip
     for name, resources in lines.items():
         data = b"\n".join(orjson.dumps({"resourceType": name, **resource}) for resource in resources)
         (folder / f"{name}.ndjson").write_bytes(data)
     return str(folder)
+
+
+def _loinc(code: str) -> dict[str, Any]:
+    return {"coding": [{"system": "http://loinc.org", "code": code}]}
 
 
 def _options(tmp_path: Path, **more: Any) -> Options:
@@ -95,6 +104,18 @@ def test_a_saved_profile_keeps_the_sites_apart_that_its_rules_name(tmp_path: Pat
     assert {**plain.frames, "custom": {}} == live.frames
     unkept = _found(pipeline.judge(plain, None, options), "code-is-code", "condition.code", "")
     assert unkept == {"NORTH": ("not-assessed", None, None), "other-sites": ("not-assessed", None, None)}
+
+
+def test_the_sites_add_up_to_the_whole(tmp_path: Path) -> None:
+    live, _, _ = pipeline.read_profile([_feed(tmp_path / "live")], _options(tmp_path))
+    rows = 0
+    for name in ("classes", "systems", "codes", "currency", "units", "value_kinds", "values"):
+        for key, values in live.frames[name].items():
+            if not key[0].startswith(("patient.", "encounter.")):  # those that are referred to come along with a site's records
+                assert values[0] == sum((part[name].get(key) or (0,))[0] or 0 for part in live.sites.values()), (name, key)
+                rows += 1
+    assert rows > 20
+    assert ("loinc", "8480-6", "number") in live.sites["NORTH"]["value_kinds"], "components go with their observation"
 
 
 def test_the_rate_in_training_is_that_of_the_same_site(tmp_path: Path) -> None:
