@@ -109,7 +109,7 @@ def build(con: duckdb.DuckDBPyConnection) -> list[str]:
     _people(con, filled, short)
     _visits(con, short)
     known = _places(con, filled, short)
-    several = bool(con.execute("SELECT 1 FROM visit WHERE patients > 2 LIMIT 1").fetchone())
+    several = _several(con, short)
     if several:
         con.execute(
             "CREATE TEMP TABLE known_pair AS SELECT DISTINCT id AS pair_visit, patient_id AS pair_patient FROM encounter "
@@ -163,14 +163,25 @@ def _visits(con: duckdb.DuckDBPyConnection, short: bool) -> None:
     """Create ``visit``: per encounter id its site, its patients, and when its codes were chosen."""
     if short:
         con.execute(
-            "CREATE TEMP TABLE visit AS SELECT e, e::VARCHAR AS id, min(site) site, min(p) low, max(p) high, count(DISTINCT p) patients, max(used) used "
+            "CREATE TEMP TABLE visit AS SELECT e, e::VARCHAR AS id, min(site) site, min(p) low, max(p) high, max(used) used "
             f"FROM {narrow.of('encounter')} WHERE e IS NOT NULL GROUP BY e"
         )
         return
     con.execute(
-        "CREATE TEMP TABLE visit AS SELECT id, min(site) site, min(patient_id) lowest, max(patient_id) highest, count(DISTINCT patient_id) patients, "
+        "CREATE TEMP TABLE visit AS SELECT id, min(site) site, min(patient_id) lowest, max(patient_id) highest, "
         'max(coalesce(CASE WHEN NOT is_absent("end") THEN "end" END, "at")) used FROM encounter WHERE id IS NOT NULL GROUP BY 1'
     )
+
+
+def _several(con: duckdb.DuckDBPyConnection, short: bool) -> bool:
+    """Return whether an encounter is of more than two patients: then two of them do not tell who they all are."""
+    rows, key, who, least, most = (
+        (f"(SELECT * FROM narrow WHERE t = {NUMBER['encounter']})", "e", "p", "low", "high")
+        if short
+        else ("encounter", "id", "patient_id", "lowest", "highest")
+    )
+    asked = f"SELECT 1 FROM (SELECT * FROM visit WHERE {least} <> {most}) v JOIN {rows} t ON t.{key} = v.{key} WHERE t.{who} NOT IN ({least}, {most}) LIMIT 1"
+    return con.execute(asked).fetchone() is not None
 
 
 def _places(con: duckdb.DuckDBPyConnection, filled: list[str], short: bool) -> bool:

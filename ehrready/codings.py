@@ -75,16 +75,8 @@ def measure(con: duckdb.DuckDBPyConnection, frames: dict[str, Frame], store: Sto
     if short:
         _said_narrow(con)
     con.execute("CREATE TEMP TABLE per_term AS SELECT q, p, count(*) n FROM said GROUP BY q, p")
-    con.execute(
-        "CREATE TEMP TABLE per_code AS SELECT j.element, j.key, j.code, s.p, sum(s.n)::BIGINT n FROM per_term s JOIN term j USING (q) "
-        "WHERE j.code <> '' GROUP BY j.element, j.key, j.code, s.p;"
-        "CREATE TEMP TABLE per_class AS SELECT j.element, j.key, j.how, j.cls, s.p, sum(s.n)::BIGINT n FROM per_term s JOIN term j USING (q) "
-        "GROUP BY j.element, j.key, j.how, j.cls, s.p"
-    )
-    frames["codes"] = _rows(con, f"SELECT element, key, code, {_SUMS} FROM {_totalled('per_code', 'element', 'key')} GROUP BY 1, 2, 3", 3)
-    frames["classes"] = _rows(
-        con, f"SELECT element, key, how, cls, {_SUMS} FROM {_totalled('per_class', 'element')} GROUP BY 1, 2, 3, 4", 4
-    )
+    frames["codes"] = _grouped(con, ("element", "key", "code"), ("element", "key"), "code <> ''")
+    frames["classes"] = _grouped(con, ("element", "key", "how", "cls"), ("element",), "true")
     _systems(con, frames)
     _releases(con, frames)
     currency.measure(con, frames, store)
@@ -108,6 +100,28 @@ def _said_narrow(con: duckdb.DuckDBPyConnection) -> None:
         f"WHERE n.el NOT IN ({late});"
         "INSERT INTO said SELECT t.q, n.record, 1, n.p, coalesce(v.used, n.m) FROM narrow_coding n JOIN term_of t ON n.el = t.el AND n.cid = t.cid "
         f"LEFT JOIN visit v ON n.e = v.e WHERE n.el IN ({late})"
+    )
+
+
+def _grouped(con: duckdb.DuckDBPyConnection, by: tuple[str, ...], within: tuple[str, ...], where: str) -> Frame:
+    """Count codings by some columns of ``term``, with the moments over patients within the first of them.
+
+    Rows are grouped by numbers, not by texts, and not at all where each group is one term.
+    """
+    con.execute(
+        f"CREATE OR REPLACE TEMP TABLE group_of AS SELECT q, (dense_rank() OVER (ORDER BY {', '.join(by)}))::INTEGER k, "
+        f"(dense_rank() OVER (ORDER BY {', '.join(within)}))::INTEGER w, {', '.join(by)} FROM term WHERE {where}"
+    )
+    several = con.execute("SELECT 1 FROM group_of GROUP BY k HAVING count(*) > 1 LIMIT 1").fetchone() is not None
+    counted = "SELECT g.k, any_value(g.w) w, s.p, sum(s.n)::BIGINT n" if several else "SELECT g.k, g.w, s.p, s.n"
+    con.execute(
+        f"CREATE OR REPLACE TEMP TABLE per_group AS {counted} FROM per_term s JOIN group_of g USING (q){' GROUP BY g.k, s.p' if several else ''}"
+    )
+    return _rows(
+        con,
+        f"SELECT {', '.join(by)}, n, patients, n2, n_of FROM (SELECT k, {_SUMS} FROM {_totalled('per_group', 'w')} GROUP BY k) AS s(k, n, patients, n2, n_of) "
+        f"JOIN (SELECT DISTINCT k, {', '.join(by)} FROM group_of) USING (k)",
+        len(by),
     )
 
 
@@ -253,10 +267,14 @@ def _releases(con: duckdb.DuckDBPyConnection, frames: dict[str, Frame]) -> None:
     names = [("" if not v else systems.normalise_version(key, v) or "other") for key, v in raw]
     columns = [strings([x.encode() for x in column]).cast(pa.large_string()) for column in (*zip(*raw, strict=True), names)]
     con.register("_release", pa.Table.from_arrays(columns, names=["key", "v", "release"]))
+    con.execute(
+        "CREATE TEMP TABLE release_of AS SELECT d.q, (dense_rank() OVER (ORDER BY d.element, d.key, r.release))::INTEGER k, d.element, d.key, r.release "
+        "FROM declared d JOIN _release r ON d.key = r.key AND d.v = r.v"
+    )
     frames["releases"] = _rows(
         con,
-        "SELECT element, key, release, sum(n), count(p) FROM (SELECT d.element, d.key, r.release, s.p, sum(s.n) n FROM per_term s "
-        "JOIN declared d USING (q) JOIN _release r ON d.key = r.key AND d.v = r.v GROUP BY 1, 2, 3, 4) GROUP BY 1, 2, 3",
+        "SELECT element, key, release, n, patients FROM (SELECT k, sum(n) n, count(p) patients FROM (SELECT r.k, s.p, sum(s.n) n FROM per_term s "
+        "JOIN release_of r USING (q) GROUP BY r.k, s.p) GROUP BY k) JOIN (SELECT DISTINCT k, element, key, release FROM release_of) USING (k)",
         3,
     )
     con.unregister("_release")

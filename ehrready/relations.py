@@ -52,7 +52,10 @@ def _identities(con: duckdb.DuckDBPyConnection, frame: Frame, tables: Sequence[s
         return
     clocked = "clock IS NOT NULL AND v IS NOT NULL AND p IS NOT NULL AND r > 0"
     con.execute(
-        f"CREATE TEMP TABLE same AS SELECT p, r, clock, v FROM reading WHERE {clocked} GROUP BY ALL HAVING count(*) > 1;"
+        # few are there twice: they are looked for by one number first
+        f"CREATE TEMP TABLE alike AS SELECT hash(p, r, clock, v) h FROM reading WHERE {clocked} GROUP BY h HAVING count(*) > 1;"
+        f"CREATE TEMP TABLE same AS SELECT p, r, clock, v FROM reading WHERE {clocked} AND hash(p, r, clock, v) IN (SELECT h FROM alike) GROUP BY ALL "
+        "HAVING count(*) > 1;"
         # a copy under the same id is a duplicate-id and counted there
         f"CREATE TEMP TABLE copies AS SELECT s.p, s.r, s.clock, s.v, {'o.e' if 'observation' in short else 'o.encounter_id, o.status'}, o.unit, "
         "o.unit_code, o.range_low, o.range_high, count(DISTINCT coalesce(o.source_type || o.id, o.record::VARCHAR)) c FROM same s JOIN reading g USING (p, r, clock, v) "

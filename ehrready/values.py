@@ -193,15 +193,17 @@ def _histograms(con: duckdb.DuckDBPyConnection, frames: dict[str, Frame]) -> Non
     con.execute(
         "CREATE TEMP TABLE histogram AS SELECT (row_number() OVER (ORDER BY r, canonical))::INTEGER h, r, canonical FROM (SELECT DISTINCT r, canonical "
         "FROM unit_pair WHERE r > 0);"
-        "CREATE TEMP TABLE histogram_of AS SELECT k, h FROM unit_pair JOIN histogram USING (r, canonical)"
+        "CREATE TEMP TABLE histogram_of AS SELECT k, h FROM unit_pair JOIN histogram USING (r, canonical);"
+        "CREATE TEMP TABLE fine AS SELECT h, sign, b, p, sum(n)::BIGINT n FROM number_sum JOIN histogram_of USING (k) WHERE sign IS NOT NULL "
+        "GROUP BY h, sign, b, p"
     )
     for step, prefix in ((1, ""), (COARSE, "c")):
-        bucket = "b" if step == 1 else f"ceil(b / {step}.0)::INTEGER"
+        coarse = f"(SELECT h, sign, ceil(b / {step}.0)::INTEGER b, p, sum(n)::BIGINT n FROM fine GROUP BY ALL)"
+        rows = "fine" if step == 1 else coarse
         frames["values"] |= _rows(
             con,
             f"SELECT c.key, c.code, canonical, CASE sign WHEN 0 THEN '{prefix}zero' WHEN -1 THEN 'neg:{prefix}' || b ELSE '{prefix}' || b END, n, patients "
-            "FROM (SELECT h, sign, b, sum(n) n, count(p) patients FROM (SELECT h, sign, b, p, sum(n) n FROM (SELECT h, sign, "
-            f"{bucket} AS b, p, n FROM number_sum JOIN histogram_of USING (k) WHERE sign IS NOT NULL) GROUP BY h, sign, b, p) GROUP BY h, sign, b) "
+            f"FROM (SELECT h, sign, b, sum(n) n, count(p) patients FROM {rows} GROUP BY h, sign, b) "
             "JOIN histogram USING (h) JOIN best_code c USING (r)",
             4,
         )
