@@ -42,7 +42,7 @@ def _model(directory: Path, data: Path, progress: Progress) -> list[tuple[str, S
     files.write(str(contract), (folder / "contract.yaml").read_bytes())
     made: list[tuple[str, Scorecard]] = [
         (f"integration-vendor-{vendor}", judged(str(contract), str(folder / f"vendor-{vendor}-metadata.json"), name=f"synthetic EHR {vendor.upper()}",
-                                               smart=str(folder / "vendor-a-smart.json") if vendor == "a" else None))
+                                               smart=str(folder / f"vendor-{vendor}-smart.json")))
         for vendor in ("a", "b")
     ]  # fmt: skip
     baseline = directory / "validation.profile.json"

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-PAGES = ("tutorial.md", "formats.md", "cli.md", "contract.md", "monitoring.md", "routing.md", "incremental.md")
+PAGES = ("tutorial.md", "formats.md", "cli.md", "contract.md", "integration.md", "monitoring.md", "routing.md", "incremental.md")
 _BLOCK = re.compile(r"^```(?P<kind>\w+)(?: title=\"(?P<title>[^\"]+)\")?\n(?P<body>.*?)^```", re.MULTILINE | re.DOTALL)
 
 

@@ -29,8 +29,9 @@ are made by a seeded script, so there is no PHI. Use it to try `ehrready`, and a
 Each holds the same records as `fhir/` (R4 bulk NDJSON, some files gzipped), `hl7v2/` (v2.7 batch files, CR
 line ends, some gzipped) and `omop/` (CDM 5.4 Parquet with its vocabulary tables).
 
-- `production/` is a made-up model on these patients: its contract, the statements of two synthetic vendors, its predictions in validation and
-  in three months of production, generated summaries with citations, and a manifest of what is planted there (`ehrready monitor`).
+- `production/` is a made-up model on these patients: its contract, the statements of two synthetic vendors (A offers all that the contract
+  needs, B no search by code, no write-back, no export and no sign-in for a program), its predictions in validation and in three months of
+  production, generated summaries with citations, and a manifest of what is planted there (`ehrready integration`, `ehrready monitor`).
 - `MANIFEST.yaml` lists every file with size and SHA-256, the records by type, and every planted defect: the
   element, how many records in each format, and the check and defect class that must find it.
 - `live/fhir/log.ndjson` is the log of a bulk export, not data: a reader must skip it and say so.

@@ -125,7 +125,7 @@ def _notes(pop: Population, rng: random.Random) -> list[dict[str, Any]]:
     return [{**row, "citations": json.dumps(row["citations"])} for row in rows]
 
 
-def _statement(resources: dict[str, tuple[str, ...]], *, software: str, fhir: str, export: bool, write: bool) -> dict[str, Any]:
+def _statement(resources: dict[str, tuple[str, ...]], *, software: str, export: bool, write: bool) -> dict[str, Any]:
     read = [{"code": "read"}, {"code": "search-type"}]
     listed = [
         {"type": name, "interaction": read, "searchParam": [{"name": p, "type": "date" if p == "date" else "token"} for p in parameters],
@@ -144,7 +144,7 @@ def _statement(resources: dict[str, tuple[str, ...]], *, software: str, fhir: st
     if export:
         rest["operation"] = [{"name": "export", "definition": "http://hl7.org/fhir/uv/bulkdata/OperationDefinition/export"}]
     return {"resourceType": "CapabilityStatement", "status": "active", "date": "2026-01-01", "kind": "instance", "software": {"name": software},
-            "fhirVersion": fhir, "format": ["application/fhir+json"], "rest": [rest]}  # fmt: skip
+            "fhirVersion": "4.0.1", "format": ["application/fhir+json"], "rest": [rest]}  # fmt: skip
 
 
 def files(training: Population, live: Population) -> dict[str, bytes]:
@@ -157,17 +157,23 @@ def files(training: Population, live: Population) -> dict[str, bytes]:
         "Observation": ("patient", "code", "date"),
     }
     few = {"Patient": ("_id",), "Condition": ("patient",), "Observation": ("patient", "category")}
-    smart = {
+    backend = {
         "token_endpoint": "https://vendor-a.example/oauth2/token", "grant_types_supported": ["client_credentials"],
         "token_endpoint_auth_methods_supported": ["private_key_jwt"], "scopes_supported": ["system/*.rs"],
         "capabilities": ["client-confidential-asymmetric", "permission-v2"],
     }  # fmt: skip
+    launch = {  # a clinician signs in: nothing for a model that runs by itself
+        "authorization_endpoint": "https://vendor-b.example/oauth2/authorize", "token_endpoint": "https://vendor-b.example/oauth2/token",
+        "grant_types_supported": ["authorization_code"], "scopes_supported": ["launch", "patient/*.rs", "user/*.rs"],
+        "capabilities": ["launch-ehr", "client-public", "permission-v2"],
+    }  # fmt: skip
     validation, predictions = _predictions(training, rng, VALIDATION), _spoil(_predictions(live, rng, LIVE, PLANTED["drift"]), rng)
     return {
         "contract.yaml": CONTRACT.encode(),
-        "vendor-a-metadata.json": _json(_statement(every, software="Synthetic EHR A", fhir="4.0.1", export=True, write=True)),
-        "vendor-a-smart.json": _json(smart),
-        "vendor-b-metadata.json": _json(_statement(few, software="Synthetic EHR B", fhir="3.0.2", export=False, write=False)),
+        "vendor-a-metadata.json": _json(_statement(every, software="Synthetic EHR A", export=True, write=True)),
+        "vendor-a-smart.json": _json(backend),
+        "vendor-b-metadata.json": _json(_statement(few, software="Synthetic EHR B", export=False, write=False)),
+        "vendor-b-smart.json": _json(launch),
         "validation.csv.gz": _csv(validation),
         "predictions.csv.gz": _csv(predictions),
         "notes.csv.gz": _csv(_notes(live, rng)),
