@@ -151,6 +151,8 @@ def test_the_demo_of_the_model_finds_what_was_planted_in_production(project: Pat
     assert card["verdict"] == "not-ready"
     vendors = {vendor: json.loads((folder / f"scorecard-integration-vendor-{vendor}.json").read_bytes()) for vendor in "ab"}
     assert {vendor: card["verdict"] for vendor, card in vendors.items()} == {"a": "ready", "b": "not-ready"}
-    lacking = {f["rule"].removeprefix("integration-") for f in vendors["b"]["findings"] if f["status"] == "fail" and f["severity"] == "error"}
+    lacking = {
+        f["rule"].removeprefix("integration-") for f in vendors["b"]["findings"] if f["status"] == "fail" and f["severity"] == "error"
+    }
     assert lacking == {"read-observation", "bulk-export", "write-readmission", "smart", "scopes"}
     assert "Validation in production" in (folder / "status.html").read_text("utf-8")
