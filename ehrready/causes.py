@@ -9,12 +9,17 @@ findings too many are read, a hidden one is not.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
 
-from ehrready.checks import DIMENSIONS
-from ehrready.evaluate import Finding
+from ehrready.checks import CHECKS, DIMENSIONS, site
+from ehrready.evaluate import Finding, evaluate
 from ehrready.overlaps import LACKING, UNFILLED, UNIONS, name, union
 from ehrready.profile import Profile
 from ehrready.tables import table_of
+
+if TYPE_CHECKING:
+    from ehrready.terminology.releases import Store
 
 #: The least Jaccard index of two sets of records that are taken for one.
 SAME = 0.9
@@ -41,8 +46,8 @@ _ORDER = {dimension: place for place, dimension in enumerate(DIMENSIONS)}
 _SEVERITY = {"error": 0, "warning": 1, "info": 2}
 
 
-def group(findings: Sequence[Finding], profile: Profile) -> None:
-    """Set ``cause`` of each alarm that hits the records of an earlier one.
+def group(findings: Sequence[Finding], profile: Profile, training: Profile | None = None, store: Store | None = None) -> None:
+    """Set ``cause`` of each alarm that hits the records of an earlier one, or that comes from a site of training that sends nothing.
 
     Runs after hiding: a hidden finding is never grouped with a shown one, whose count would tell its own.  A waived finding
     is grouped with waived ones only, and the first is never milder than those beneath it.
@@ -55,6 +60,28 @@ def group(findings: Sequence[Finding], profile: Profile) -> None:
         finding.cause = next((f.id for f in first if _alike(f, finding) and _same(f, finding, profile)), None)
         if finding.cause is None:
             first.append(finding)
+    if training is not None:
+        _of_a_site(findings, first, profile, training, store)
+
+
+def _of_a_site(findings: Sequence[Finding], first: Sequence[Finding], profile: Profile, training: Profile, store: Store | None) -> None:
+    """Group the comparisons that would not alarm had training lacked the sites that have gone, with what stands beneath them."""
+    vanished = next((f for f in first if f.rule.check == "site-vanished"), None)
+    rest = site.without(training, profile) if vanished else None
+    if vanished is None or rest is None:
+        return
+    for finding in first:
+        rule, check = finding.rule, CHECKS[finding.rule.check]
+        compared = (check.compares or rule.limits.max_rise is not None or rule.limits.warn_rise is not None) and not check.measured
+        milder = _SEVERITY.get(rule.severity, 3) < _SEVERITY.get(vanished.rule.severity, 3)
+        if finding is vanished or milder or not compared or rule.sites or not _alike(vanished, finding):
+            continue
+        again = evaluate(profile, rest, [replace(rule, elements=(finding.element,))], store)
+        told = [f.status for f in again if f.id == finding.id or not f.outcome.defect]
+        if told and set(told) <= {"pass", "not-applicable"}:
+            for one in findings:
+                if one is finding or one.cause == finding.id:
+                    one.cause = vanished.id
 
 
 def _alike(one: Finding, other: Finding) -> bool:

@@ -141,7 +141,7 @@ def build(
     waived = apply(findings, waivers, day) if day else []
     if not internal:
         privacy.hide_findings(findings)
-    causes.group(findings, profile)
+    causes.group(findings, profile, training, store)
     units = _units(findings)
     coverage = scoring.coverage(_units([f for f in findings if f.rule.severity == "error"]))
     verdict, reasons = _verdict(profile, training, findings, coverage)

@@ -98,17 +98,20 @@ def others(profile: Profile, rule: Rule, element: str) -> Profile | None:
     """
     named = [site for site, _ in rule.sites]
     if not _by_state(rule):
-        if OTHERS not in profile.sites:
-            return None
-        rest = empty()
-        for site, part in sorted(profile.sites.items()):
-            rest = rest if site in named else merged(rest, part)
-        return _part(profile, rest)
+        return without(profile, named) if OTHERS in profile.sites else None
     left: Frame = {}
     for key, values in profile.rows("states", element, "all", ""):
         gone = [profile.frames["states"].get((element, "site", site, key[3]), (0, 0, 0, 0)) for site in named]
         left[key] = _minus(values, gone)
     return _states(profile, left)
+
+
+def without(profile: Profile, named: Sequence[str]) -> Profile:
+    """Return a profile that keeps its sites apart as if it held the records that are of none of some sites."""
+    rest = empty()
+    for site, part in sorted(profile.sites.items()):
+        rest = rest if site in named else merged(rest, part)
+    return _part(profile, rest)
 
 
 def _by_state(rule: Rule) -> bool:

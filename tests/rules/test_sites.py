@@ -162,3 +162,61 @@ def test_a_small_cell_of_a_site_cannot_be_worked_out_from_the_others(tmp_path: P
 def test_spark_says_that_it_does_not_measure_sites_apart(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"limits by site of code-is-code, patient-linked: .*--engine duckdb"):
         pipeline.check([_feed(tmp_path / "live")], None, _options(tmp_path, engine="spark"))
+
+
+def _hospitals(folder: Path, sites: dict[str, list[str]]) -> str:
+    """Write conditions of hospitals whose patients have their codes in turn."""
+    folder.mkdir()
+    lines: list[dict[str, Any]] = []
+    for site, codes in sites.items():
+        for i in range(300):
+            who: dict[str, Any] = {"id": f"{site}-{i}", "gender": "male", "birthDate": "1960-01-01"}
+            lines.append({"resourceType": "Patient", **who, "managingOrganization": {"reference": f"Organization/{site}"}})
+            coding = {"system": "http://hl7.org/fhir/sid/icd-10-cm", "code": codes[i % len(codes)]}
+            own: dict[str, Any] = {
+                "subject": {"reference": f"Patient/{site}-{i}"},
+                "code": {"coding": [coding]},
+                "recordedDate": f"2024-{1 + i % 12:02d}-03",
+            }
+            lines.append({"resourceType": "Condition", "id": f"{site}-c{i}", **own})
+    (folder / "export.ndjson").write_bytes(b"".join(orjson.dumps(line) + b"\n" for line in lines))
+    return str(folder)
+
+
+def test_a_hospital_that_sends_nothing_is_one_cause(tmp_path: Path) -> None:
+    north, south = ["E11.9", "I10", "J45.909"], ["N18.30", "I50.9", "F32.A"]
+    options = _options(tmp_path)
+    training = tmp_path / "training.json"
+    before, _, _ = pipeline.read_profile([_hospitals(tmp_path / "training", {"NORTH": north, "SOUTH": south})], options)
+    training.write_bytes(privacy.without_sites(before, {"NORTH"}).to_json())
+
+    def alarms(source: str) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
+        document = pipeline.check([source], str(training), options)[0].document
+        found = [f for f in document["findings"] if f["status"] in {"fail", "warn"}]
+        return {f["check"]: f["cause"] for f in found}, {f["check"]: f for f in document["findings"]}
+
+    causes, findings = alarms(_hospitals(tmp_path / "gone", {"SOUTH": south}))
+    (vanished,) = [findings["site-vanished"]]
+    assert (vanished["status"], vanished["numerator"], vanished["denominator"], vanished["cause"]) == ("fail", 1, 1, None)
+    assert "NORTH" in vanished["message"]
+    assert {"code-mix-shift", "codes-no-longer-seen"} <= causes.keys()
+    assert causes["code-mix-shift"] == causes["codes-no-longer-seen"] == vanished["id"]
+    # another mix at the site that is left is no matter of the other one
+    causes, findings = alarms(_hospitals(tmp_path / "changed", {"SOUTH": ["N18.30", "N18.30", "N18.30", "I50.9"]}))
+    assert causes["site-vanished"] is None
+    assert causes["code-mix-shift"] is None
+    causes, findings = alarms(_hospitals(tmp_path / "both", {"NORTH": north, "SOUTH": south}))
+    assert findings["site-vanished"]["status"] == "pass"
+    assert "site-vanished" not in causes
+
+
+def test_a_site_that_is_not_kept_apart_has_not_vanished(tmp_path: Path) -> None:
+    options = _options(tmp_path)
+    source = _hospitals(tmp_path / "training", {"NORTH": ["I10"], "SOUTH": ["I10"]})
+    training = pipeline.read_profile([source], options)[0]
+    core = Options(internal=True)
+    pooled = pipeline.read_profile([source], core)[0]
+    for live, before, status in ((pooled, training, "not-assessed"), (training, pooled, "not-applicable"), (training, training, "pass")):
+        card = pipeline.judge(live, before, core)
+        (finding,) = [f for f in card.document["findings"] if f["check"] == "site-vanished"]
+        assert finding["status"] == status
