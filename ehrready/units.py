@@ -2,7 +2,7 @@
 
 A unit is looked up in the shipped tables first (``unit_synonyms.csv``: spellings that EHRs use, ``ucum_units.csv``:
 UCUM codes with their dimension and factor); only what neither knows is parsed by ucumvert and pint, which are
-imported then and not before (0.8 s).  UCUM: https://ucum.org/ucum, version 2.2.
+imported then and not before (0.4 s).  UCUM: https://ucum.org/ucum, version 2.2.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import csv
 import functools
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -110,7 +111,7 @@ def parse(code: str) -> Unit | None:
     if not bare or bare == "[pH]":
         return Unit(code, "arbitrary pH" if bare else "1", 1.0)
     try:
-        quantity = _registry().from_ucum(bare)
+        quantity = _from_ucum()(bare)
         one, zero = (quantity.__class__(value, quantity.units).to_base_units() for value in (1.0, 0.0))
         factor, offset = float(quantity.magnitude) * float(one.magnitude - zero.magnitude), float(zero.magnitude)
         powers = sorted((name.strip("[]"), power) for name, power in quantity.dimensionality.items())
@@ -124,7 +125,9 @@ def parse(code: str) -> Unit | None:
 
 
 @functools.cache
-def _registry() -> Any:
-    from ucumvert import PintUcumRegistry  # type: ignore[import-untyped] # ships no types
+def _from_ucum() -> Callable[[str], Any]:
+    """Return what makes a pint quantity of a UCUM code; ucumvert's PintUcumRegistry would read pint's definitions a second time."""
+    from ucumvert import UcumToPintTransformer, get_ucum_parser, parse_ucum  # type: ignore[import-untyped] # ships no types
 
-    return PintUcumRegistry()
+    transformer, parser = UcumToPintTransformer(), get_ucum_parser()
+    return lambda code: transformer.transform(parse_ucum(code, parser))

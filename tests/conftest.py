@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 
 import pytest
 from hypothesis import settings
 
+from tests.helpers.samples import Samples
+
 ROOT = Path(__file__).resolve().parent.parent
 
 # No deadline: a slow machine is no defect. The counterexample is printed so that it can be replayed anywhere.
 settings.register_profile("ehrready", deadline=None, print_blob=True)
 settings.load_profile("ehrready")
+# What the tests start compiles the package once, not in every process.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 
 def _no_network(event: str, arguments: tuple[object, ...]) -> None:
@@ -44,6 +49,15 @@ def _plain_terminal(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.Te
 def project() -> Path:
     """Return the top folder of the checkout."""
     return ROOT
+
+
+@pytest.fixture(scope="session")
+def samples(tmp_path_factory: pytest.TempPathFactory) -> Samples:
+    """Return the measured sample data, which the workers of one run share."""
+    base = tmp_path_factory.getbasetemp()
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "samples"
+    folder.mkdir(exist_ok=True)
+    return Samples(folder)
 
 
 @pytest.fixture(scope="session")

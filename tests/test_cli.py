@@ -3,21 +3,17 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
+from tests.helpers import forked
+
 
 def run(*arguments: str | Path, cwd: Path | None = None, **environment: str) -> subprocess.CompletedProcess[str]:
     """Run the program as a process, as a pipeline would."""
-    project = Path(__file__).parent.parent
-    env = os.environ | {"PYTHONPATH": str(project)} | environment
-    return subprocess.run(
-        [sys.executable, "-m", "ehrready", *map(str, arguments)], capture_output=True, text=True, check=False, cwd=cwd, env=env
-    )
+    return forked.run_text(*arguments, cwd=cwd, env=environment)
 
 
 @pytest.fixture

@@ -12,6 +12,7 @@ import yaml
 import ehrready
 from ehrready import demo
 from ehrready.scorecard import Scorecard
+from tests.helpers.samples import Samples
 
 FORMATS = ("fhir", "hl7v2", "omop")
 
@@ -29,10 +30,16 @@ COMPARED = {
 
 
 @pytest.fixture(scope="module")
-def cards(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]]:
-    """Run the demo once; returns format → scorecard document."""
-    folder = tmp_path_factory.mktemp("demo")
-    demo.run(folder, lambda stage, done, of: None)
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Run the demo once; returns its folder."""
+    made = tmp_path_factory.mktemp("demo")
+    demo.run(made, lambda stage, done, of: None)
+    return made
+
+
+@pytest.fixture(scope="module")
+def cards(folder: Path) -> dict[str, dict[str, Any]]:
+    """Return format → scorecard document of the demo."""
     return {name: json.loads((folder / f"scorecard-{name}.json").read_bytes()) for name in FORMATS}
 
 
@@ -74,18 +81,16 @@ def test_the_demo_finds_all_planted_defects_with_their_counts_and_nothing_else(
 
 
 @pytest.mark.parametrize("name", FORMATS)
-def test_the_training_sample_is_ready_against_itself_and_alone(project: Path, name: str) -> None:
-    folder = project / "sample_data" / "training" / name
-    training = ehrready.profile_of(folder)
-    alone, against = ehrready.check(folder), ehrready.check(folder, against=training)
+def test_the_training_sample_is_ready_against_itself_and_alone(samples: Samples, name: str) -> None:
+    alone, against = samples.card("training", name), samples.card("training", name, samples.profile("training", name))
     assert (alone.verdict, against.verdict) == ("ready", "ready")
     assert alarms(dict(against.document)) == {}
 
 
-def test_the_three_formats_agree_on_verdict_and_shared_counts(project: Path) -> None:
+def test_the_three_formats_agree_on_verdict_and_shared_counts(samples: Samples) -> None:
     states = {}
     for name in FORMATS:
-        frames = ehrready.profile_of(project / "sample_data" / "live" / name).frames
+        frames = samples.profile("live", name).frames
         states[name] = {key: values[:2] for key, values in frames["states"].items() if key[1] == "all"}
     for element in ("patient.birth_date", "patient.sex", "condition.code", "condition.at", "observation.code", "observation.value",
                     "observation.unit", "observation.at", "medication.code", "procedure.code", "procedure.at", "encounter.at"):  # fmt: skip
@@ -95,11 +100,11 @@ def test_the_three_formats_agree_on_verdict_and_shared_counts(project: Path) -> 
 
 
 @pytest.mark.parametrize("name", FORMATS)
-def test_compare_of_internal_profiles_is_check(project: Path, name: str) -> None:
-    training = ehrready.profile_of(project / "sample_data" / "training" / name)
+def test_compare_of_internal_profiles_is_check(project: Path, samples: Samples, name: str) -> None:
+    training = samples.profile("training", name)
     live = project / "sample_data" / "live" / name
     checked = ehrready.check(live, against=training, internal=True)
-    compared = ehrready.compare(ehrready.profile_of(live), training)
+    compared = ehrready.compare(samples.profile("live", name), training)
     for key in ("verdict", "verdict_reasons", "findings", "releases", "dimensions", "subject", "score", "coverage"):
         assert checked.document[key] == compared.document[key], key
 
@@ -117,19 +122,6 @@ def test_golden_scorecards(project: Path, cards: dict[str, dict[str, Any]], name
     golden = project / "tests" / "golden" / f"scorecard-{name}.json"
     ours = Scorecard(cards[name]).to_json()
     assert json.loads(golden.read_bytes()) == json.loads(ours)
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return the folder of a demo of the model alone."""
-    from ehrready.privacy import hide_profile
-
-    made = tmp_path_factory.mktemp("model")
-    data = Path(__file__).parents[1] / "sample_data"
-    training = ehrready.profile_of(data / "training" / "fhir")
-    (made / "training-fhir.profile.json").write_bytes(hide_profile(training).to_json())
-    demo._model(made, data, lambda stage, done, of: None)
-    return made
 
 
 def test_the_demo_of_the_model_finds_what_was_planted_in_production(project: Path, folder: Path) -> None:

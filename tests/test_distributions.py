@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-import ehrready
 from ehrready.distributions import CODES, MONTHS, STEPS, difference, distributions
 from ehrready.privacy import hide_profile
 from ehrready.profile import Profile
 from ehrready.suppression import SMALLEST
+from tests.helpers.samples import Samples
 
 _COUNT = st.one_of(st.integers(0, 40), st.integers(0, 3000))
 _MONTH = st.integers(0, 40).map(lambda i: f"{2023 + i // 12}-{i % 12 + 1:02d}")
@@ -136,10 +135,8 @@ def test_a_rare_code_is_never_named_and_counts_among_the_others() -> None:
     assert [row["code"] for row in d["rows"]] == ["C50.9", "E11.9", "I10", "J45"]
 
 
-def test_the_sample_shows_the_new_codes_of_the_live_data(project: Path) -> None:
-    data = project / "sample_data"
-    training = ehrready.profile_of(data / "training" / "fhir")
-    document = ehrready.check(data / "live" / "fhir", against=training).document
+def test_the_sample_shows_the_new_codes_of_the_live_data(samples: Samples) -> None:
+    document = samples.card("live", "fhir", samples.profile("training", "fhir")).document
     kinds = {d["kind"] for d in document["distributions"]}
     assert kinds == {"volume-by-month", "missing-by-month", "code-mix"}
     mix = next(d for d in document["distributions"] if d["kind"] == "code-mix")
@@ -150,8 +147,8 @@ def test_the_sample_shows_the_new_codes_of_the_live_data(project: Path) -> None:
     assert max(row["live"] or 0 for row in unit["series"]) == pytest.approx(0.1, abs=0.05)
 
 
-def test_the_scorecard_says_what_each_rule_asks_and_what_each_check_counts(project: Path) -> None:
-    document = ehrready.check(project / "sample_data" / "live" / "fhir").document
+def test_the_scorecard_says_what_each_rule_asks_and_what_each_check_counts(samples: Samples) -> None:
+    document = samples.card("live", "fhir").document
     assert {f["check"] for f in document["findings"]} == document["checks"].keys()
     assert {f["rule"] for f in document["findings"]} == document["rules"].keys()
     assert all(words["numerator_text"] and words["denominator_text"] and words["question"] for words in document["checks"].values())

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import re
 import shlex
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+
+from tests.helpers import forked
 
 ROOT = Path(__file__).parents[1]
 PAGES = ("tutorial.md", "formats.md", "cli.md", "contract.md", "integration.md", "monitoring.md", "routing.md", "incremental.md")
@@ -42,10 +41,7 @@ def test_docs_commands_run(name: str, tmp_path: Path) -> None:
     for command, code in steps:
         program, *arguments = shlex.split(command)
         assert program == "ehrready"
-        done = subprocess.run(
-            [sys.executable, "-m", "ehrready", *arguments], cwd=tmp_path, capture_output=True, text=True, check=False,
-            env=os.environ | {"PYTHONPATH": str(ROOT)},
-        )  # fmt: skip
+        done = forked.run_text(*arguments, cwd=tmp_path)
         assert done.returncode == code, f"{command}\n{done.stderr}"
 
 

@@ -18,6 +18,7 @@ import pytest
 
 import ehrready
 from ehrready.profile import Profile
+from tests.helpers.samples import Samples
 
 FORMATS = ("fhir", "hl7v2", "omop")
 #: What does not depend on how the records lie in files (names, bytes and places of rejected records do).
@@ -61,8 +62,8 @@ def kept(document: dict[str, Any]) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module")
-def training(project: Path) -> dict[str, Profile]:
-    return {name: ehrready.profile_of(project / "sample_data" / "training" / name, threads=1, validate="none") for name in FORMATS}
+def training(samples: Samples) -> dict[str, Profile]:
+    return {name: samples.profile("training", name) for name in FORMATS}
 
 
 @pytest.mark.parametrize("name", FORMATS)

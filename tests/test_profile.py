@@ -18,6 +18,7 @@ from ehrready.privacy import hide_profile
 from ehrready.profile import FRAMES, Frame, Profile
 from ehrready.readers.blocks import open_stream
 from ehrready.suppression import SMALLEST
+from tests.helpers.samples import Samples
 
 _KEY = st.sampled_from(["a", "b", "c"])
 _COUNT = st.one_of(st.none(), st.integers(0, 2**40))
@@ -118,8 +119,8 @@ def test_a_broken_profile_is_refused_with_the_place(change: dict[str, object], s
         Profile.from_json(orjson.dumps(document)[:-5])
 
 
-def test_a_saved_profile_shows_no_small_cell_and_none_can_be_derived(project: Path) -> None:
-    exact = ehrready.profile_of(project / "sample_data" / "live" / "fhir")
+def test_a_saved_profile_shows_no_small_cell_and_none_can_be_derived(samples: Samples) -> None:
+    exact = samples.profile("live", "fhir")
     hidden = hide_profile(exact)
     assert hidden.internal is False
     column = {name: values.index("patients") for name, (_, values) in FRAMES.items() if "patients" in values}

@@ -20,6 +20,7 @@ from ehrready.histograms import GAMMA, PARSES, bounds, bucket_of, coarse_of, his
 from ehrready.privacy import hide_profile
 from ehrready.profile import Frame, Profile
 from ehrready.suppression import SMALLEST, small
+from tests.helpers.samples import Samples
 
 GLUCOSE = "2345-7"
 
@@ -202,8 +203,8 @@ def test_every_text_has_exactly_one_kind(texts: list[str]) -> None:
         assert kind == "null-token" or kind in every or kind == "text:words", kind
 
 
-def test_formats_agree_on_the_new_frames(project: Path) -> None:
-    found = [ehrready.profile_of(project / "sample_data" / "training" / name).frames for name in ("fhir", "hl7v2", "omop")]
+def test_formats_agree_on_the_new_frames(samples: Samples) -> None:
+    found = [samples.profile("training", name).frames for name in ("fhir", "hl7v2", "omop")]
     for frame in ("units", "values"):
         assert found[0][frame] == found[1][frame] == found[2][frame]
     kinds = [{key: v for key, v in frames["value_kinds"].items() if key[2].startswith("number")} for frames in found]

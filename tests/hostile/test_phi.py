@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
+from tests.helpers import forked
 from tests.hostile.canary import EXPORTS, MARK, Mint, forms, hits
 
 DRIVER = Path(__file__).parent / "driver.py"
@@ -26,12 +25,8 @@ CALL_SITES = [
 
 
 def run(target: str, *arguments: str | Path, cwd: Path, temporary: Path | None = None) -> subprocess.CompletedProcess[bytes]:
-    env = (
-        os.environ
-        | {"PYTHONPATH": str(DRIVER.parents[2]), "EHRREADY_REACHED": str(cwd / "reached")}
-        | ({"TMPDIR": str(temporary)} if temporary else {})
-    )
-    return subprocess.run([sys.executable, str(DRIVER), target, *map(str, arguments)], capture_output=True, check=False, cwd=cwd, env=env)
+    env = {"EHRREADY_REACHED": str(cwd / "reached")} | ({"TMPDIR": str(temporary)} if temporary else {})
+    return forked.run(target, *arguments, cwd=cwd, script=DRIVER, env=env)
 
 
 def outputs(folder: Path) -> dict[str, bytes]:

@@ -17,17 +17,18 @@ from ehrready.profile import Profile
 from ehrready.reporters import console, html
 from ehrready.saved import load_profile
 from ehrready.scorecard import Scorecard
+from tests.helpers.samples import Samples
 
 
 @pytest.fixture(scope="module")
-def profile(project: Path) -> dict[str, Any]:
-    document: dict[str, Any] = ehrready.profile_of(project / "sample_data" / "live" / "fhir").as_dict()
+def profile(samples: Samples) -> dict[str, Any]:
+    document: dict[str, Any] = samples.profile("live", "fhir").as_dict()
     return document
 
 
 @pytest.fixture(scope="module")
-def card(project: Path) -> dict[str, Any]:
-    document: dict[str, Any] = json.loads(ehrready.check(project / "sample_data" / "live" / "fhir").to_json())
+def card(samples: Samples) -> dict[str, Any]:
+    document: dict[str, Any] = json.loads(samples.card("live", "fhir").to_json())
     return document
 
 

@@ -19,6 +19,7 @@ import ehrready
 from ehrready.privacy import hide_profile
 from ehrready.profile import FRAMES, Frame, Profile
 from ehrready.suppression import small
+from tests.helpers.samples import Samples
 
 ROOT = Path(__file__).parents[2]
 Cell = tuple[str, tuple[str, ...]]
@@ -126,8 +127,8 @@ def attack(exact: Profile, saved: Profile) -> list[str]:
 
 @pytest.mark.parametrize("side", ["training", "live"])
 @pytest.mark.parametrize("source", ["fhir", "hl7v2", "omop"])
-def test_no_small_cell_of_the_sample_data_can_be_worked_out(side: str, source: str) -> None:
-    exact = ehrready.profile_of(ROOT / "sample_data" / side / source)
+def test_no_small_cell_of_the_sample_data_can_be_worked_out(side: str, source: str, samples: Samples) -> None:
+    exact = samples.profile(side, source)
     assert attack(exact, hide_profile(exact)) == []
 
 

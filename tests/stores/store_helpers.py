@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 from ehrready import pipeline
 from ehrready.pipeline import Options
+from tests.helpers import forked
 
 PROJECT = Path(__file__).parents[2]
 OMOP = PROJECT / "sample_data" / "live" / "omop"
@@ -31,7 +30,4 @@ def sizeless(*sources: str | Path, **options: Any) -> bytes:
 
 def command(*arguments: str | Path, **env: str) -> subprocess.CompletedProcess[str]:
     """Run the command line."""
-    environment = {key: value for key, value in (os.environ | {"PYTHONPATH": str(PROJECT)} | env).items() if value}
-    return subprocess.run(
-        [sys.executable, "-m", "ehrready", *map(str, arguments)], capture_output=True, text=True, check=False, env=environment
-    )
+    return forked.run_text(*arguments, env=env)
