@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 __all__ = ["VERDICTS", "render"]
 
 _FILTERS = (
-    "number", "percent", "whole", "points", "month", "release", "size", "plain", "words", "tied", "plural", "table", "place", "system", "sentence", "gist", "ticks"
+    "number", "percent", "whole", "points", "month", "release", "size", "plain", "words", "tied", "plural", "table", "where", "inline", "system", "sentence", "gist", "ticks"
 )  # fmt: skip
 
 

@@ -118,6 +118,7 @@ def view(d: Row) -> dict[str, Any]:
         "since": _since(d.get("baseline"), findings, cards),
         "groups": _by_rule(top),
         "production": watched,
+        "ehr": bool(findings) and all(f["dimension"] == "integration" for f in findings),
         "owners": sorted({card.f["owner"] for card in cards}),
         "work": [(owner, _by_rule(_once(c for c in work if c.f["owner"] == owner))) for owner in sorted({c.f["owner"] for c in work})],
         "checks": d.get("checks") or {},
@@ -162,8 +163,8 @@ def _first(cards: Iterable[Card]) -> list[tuple[Card, list[str]]]:
     jobs = _by_rule(_once(card for card in cards if card.f["severity"] != "info" and not card.f["waiver"]))[:FIRST]
     first = []
     for job in jobs:
-        here = {words.place(job[0].f["element"]).lower()}
-        others = dict.fromkeys(words.place(card.f["element"]).lower() for card in job[1:])
+        here = {words.inline(job[0].f)}
+        others = dict.fromkeys(words.inline(card.f) for card in job[1:])
         first.append((job[0], [name for name in others if name not in here]))
     return first
 
@@ -174,7 +175,8 @@ def _once(cards: Iterable[Card]) -> list[Card]:
     for card in cards:
         f = card.f
         group = words.plain(dict(f["group"]))
-        found[f["element"], "missing" if f["defect"] == "vanished" else f["defect"], group].append(card)
+        # what is about no element has nothing in common but that
+        found[f["element"] or f["rule"], "missing" if f["defect"] == "vanished" else f["defect"], group].append(card)
     return [Card(c[0].f, c[0].anchor, c[0].bar, len(c) - 1 + sum(len(one.effects) for one in c)) for c in found.values()]
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from markupsafe import Markup, escape
@@ -49,6 +49,8 @@ PATTERNS = {
     "re-mapped": "older records coded anew in a later release",
     "mixed": "different releases in the same quarters",
 }
+#: What a finding without an element is about, by its dimension; else the whole data set.
+_WHOLE = {"integration": "The EHR", "production": "The model"}
 #: Canonical table → what a hospital calls its records.
 TABLES = {
     "": "Whole data set",
@@ -172,6 +174,17 @@ def place(element: str) -> str:
     if not element:
         return TABLES[""]
     return f"{owner[:1].upper()}{owner[1:]} {_FIELDS.get(field, field.replace('_', ' '))}".strip()
+
+
+def where(finding: Mapping[str, Any]) -> str:
+    """Write what a finding is about: its element, else the data set, the EHR or the model."""
+    return place(finding["element"]) if finding["element"] else _WHOLE.get(finding["dimension"], TABLES[""])
+
+
+def inline(finding: Mapping[str, Any]) -> str:
+    """Write what a finding is about within a sentence."""
+    text = where(finding)
+    return text[:1].lower() + text[1:]
 
 
 def system(key: str) -> str:

@@ -425,3 +425,21 @@ def test_waivers_that_no_longer_hold_stand_in_a_table_of_their_own(status: str, 
         table = Page(text[text.index('id="stale-waivers"') : text.index("</table>", text.index('id="stale-waivers"'))]).prose
         for said in (words, "condition.*", "Dr <b>Who</b>", "2026-01-31"):
             assert said in table
+
+
+def test_what_an_ehr_lacks_is_a_job_for_each_requirement_and_no_matter_of_data() -> None:
+    document = copy.deepcopy(dict(card().document))
+    one = next(f for f in document["findings"] if f["status"] == "fail" and not f["cause"])
+    about = {"dimension": "integration", "element": "", "table": "", "group": {}, "defect": "undeclared"}
+    document["findings"] = [
+        {**one, **about, "id": f"{n:012d}", "rule": f"lack-{n}", "title": title, "message": "the EHR: 1 of 1 is not declared"}
+        for n, title in enumerate(("Bulk Data export is offered", "Outputs can be written back"))
+    ]
+    document["dimensions"] = [{"name": "integration", "score": 0.0, "coverage": 1.0, "fail": 2, "warn": 0, "pass": 0, "not_assessed": 0}]
+    page = Page(html.render(Scorecard(document))).prose
+    first = page[page.index("What to fix first") : page.index("Results by table and question")]
+    assert all(title in first for title in ("Bulk Data export is offered", "Outputs can be written back"))
+    assert "of the same kind here" not in first
+    assert first.count("The EHR: 1 of 1 is not declared") == 2
+    assert "Versions" not in first
+    assert "Whole data set" not in page
