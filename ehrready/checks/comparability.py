@@ -82,7 +82,7 @@ def _shift(defect: str, now: Outcome, then: Outcome, margin: float, min_n: int) 
         status="fail" if effect >= margin and low > 0 else "pass",
         training=(then.n, then.of), training_patients=then.patients, effect=effect, limit=margin, interval=(low, high),
         p=stats.rise_p_value(now.rate, n1, then.rate, n2), family="missingness", partition=now.partition,
-        detail=f"effective n {n1:.0f} against {n2:.0f}", independent=(n1, n2),
+        detail=f"effective n {n1:,.0f} against {n2:,.0f}", independent=(n1, n2),
     )  # fmt: skip
 
 
@@ -146,7 +146,7 @@ def unseen_codes(
     low, high = stats.wilson(rate * independent, independent)
     alarm = rate - expected >= margin and low > expected
     names = ", ".join(f"{name} ({n})" for n, name in sorted(tops, key=lambda t: (-t[0], t[1]))[:3])
-    detail = f"effective n {independent} against {before}"
+    detail = f"effective n {independent:,} against {before:,}"
     detail = "; ".join([detail, *_rolled_up(known, rolled, store)])
     return [
         Outcome(

@@ -254,7 +254,7 @@ def feature_by_group(
                 Outcome(
                     "subgroup-gap", n, of, n, of, status="fail" if alarm else "pass", effect=effect, limit=margin, interval=interval, p=p,
                     group={attribute: outcome.group[attribute]}, partition=f"feature {key[0]} {attribute}", few=few,
-                    detail=f"all others {100 * n_rest / of_rest:.1f} %, effective n {of} against {of_rest}", independent=(of, of_rest),
+                    detail=f"all others {100 * n_rest / of_rest:.1f} %, effective n {of:,} against {of_rest:,}", independent=(of, of_rest),
                 )
             )  # fmt: skip
     alarms = [o for o in found if o.status == "fail"]

@@ -123,7 +123,7 @@ def _compared(
     return Outcome(
         defect, round(moved * totals[0]), totals[0], status="fail" if distance > limit else "pass", effect=distance, limit=limit,
         independent=n, training=(0, totals[1]), p=(1 + int((noise >= distance).sum())) / (1 + _DRAWS), family="mix", group=group, people=False,
-        detail=f"Jensen-Shannon distance {distance:.3f}, limit {limit:.3f}, effective n {n[0]:.0f} against {n[1]:.0f}, "
+        detail=f"Jensen-Shannon distance {distance:.3f}, limit {limit:.3f}, effective n {n[0]:,.0f} against {n[1]:,.0f}, "
         f"PSI {_psi(p, q):.2f}{_contributors(p, q, names, now)}",
     )  # fmt: skip
 
@@ -254,7 +254,7 @@ def subgroup_gap(
             interval = stats.newcombe(n / of, n_eff, n_rest / of_rest, eff_rest)
             outcome = Outcome(
                 "subgroup-gap", int(n), int(of), int(patients), effect=effect, limit=margin, interval=interval, group={attribute: group},
-                detail=f"{attribute} {group}; all others {100 * n_rest / of_rest:.1f} %, effective n {n_eff:.0f} against {eff_rest:.0f}",
+                detail=f"{attribute} {group}; all others {100 * n_rest / of_rest:.1f} %, effective n {n_eff:,.0f} against {eff_rest:,.0f}",
                 status="pass", partition=f"{element} {attribute}", independent=(n_eff, eff_rest),
             )  # fmt: skip
             tested.append((p, outcome))

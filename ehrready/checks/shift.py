@@ -77,7 +77,7 @@ def _words(shift: _Shift) -> str:
     name = f"{shift.key[0]} {shift.key[1]} in {shift.key[2] or 'no unit'}"
     return (
         f"{name}: median {quantile(shift.now, 0.5):.3g}, training {quantile(shift.then, 0.5):.3g}, largest gap {100 * shift.gap:.0f} points, "
-        f"distance {shift.distance:.2f} interquartile ranges, effective n {shift.independent[0]} against {shift.independent[1]}"
+        f"distance {shift.distance:.2f} interquartile ranges, effective n {shift.independent[0]:,} against {shift.independent[1]:,}"
     )
 
 

@@ -120,7 +120,7 @@ def codes_no_longer_seen(profile: Profile, training: Profile, element: str, *, m
             effect=n / of - expected, limit=margin, partition=f"{element} gone",
             interval=(max(0.0, n / of - 1.96 * deviation), min(1.0, n / of + 1.96 * deviation)),
             independent=(everyone[0] or 0, everyone[1] or 0),
-            detail=f"by chance {100 * expected:.1f} % ± {100 * deviation:.1f}, effective n {everyone[0]} against {everyone[1]}" + (f"; most frequent: {names}" if names else ""),
+            detail=f"by chance {100 * expected:.1f} % ± {100 * deviation:.1f}, effective n {everyone[0]:,} against {everyone[1]:,}" + (f"; most frequent: {names}" if names else ""),
             cells={(element, *key, "lacking"): count * ratio for count, _, key in gone},
         )
     ]  # fmt: skip
@@ -193,7 +193,7 @@ def volume_shift(profile: Profile, training: Profile, element: str, *, factor: f
     return [
         Outcome(
             "volume", moved, total, people=False, status="fail" if alarm else "pass", effect=now / before - 1, limit=factor - 1, training=(0, training.tables().get(table, 0)),
-            detail=f"{now:.2f} records per patient and month, training {before:.2f}, effective n {len(live)} against {len(past)} months",
+            detail=f"{now:.2f} records per patient and month, training {before:.2f}, effective n {len(live):,} against {len(past):,} months",
             independent=(len(live), len(past)),
         )
     ]  # fmt: skip
@@ -239,7 +239,7 @@ def lookback(profile: Profile, training: Profile, *, months: int = 12, margin: f
         Outcome(
             "short-history", n, of, n, of, status="fail" if effect >= margin and low > 0 else "pass", training=(n_then, of_then), training_patients=n_then,
             effect=effect, limit=margin, interval=(low, high), p=stats.rise_p_value(n / of, of, n_then / of_then, of_then), family="volume",
-            detail=f"look-back of {months} months, effective n {of} against {of_then}", independent=(of, of_then),
+            detail=f"look-back of {months} months, effective n {of:,} against {of_then:,}", independent=(of, of_then),
         )
     ]  # fmt: skip
 
@@ -272,5 +272,5 @@ def _independent(here: Values, before: Values) -> tuple[float, float]:
 def _words(system: str, code: str, here: Values, before: Values, expected: float) -> str:
     n = here[0] or 0
     sides = _independent(here, before)
-    effective = f", effective n {sides[0]:.0f} against {sides[1]:.0f}" if n else ""
+    effective = f", effective n {sides[0]:,.0f} against {sides[1]:,.0f}" if n else ""
     return f"{system} {code} {n / expected:.2f} times as often ({n:,} records, {expected:,.0f} by training's rate{effective})"

@@ -84,7 +84,7 @@ def test_a_tenth_of_the_records_moving_to_another_code_is_seen_and_named() -> No
 def test_clustering_in_patients_lowers_the_effective_number() -> None:
     weights = zipf(30)
     free, sticky = (mix(sampled(3, 800, weights, sticky=s), sampled(1, 800, weights, sticky=s)) for s in (0.0, 0.9))
-    effective = [float(o.detail.split("effective n ")[1].split(" ")[0]) for o in (free, sticky)]
+    effective = [float(o.detail.split("effective n ")[1].split(" ")[0].replace(",", "")) for o in (free, sticky)]
     assert effective[1] < 0.5 * effective[0]
 
 
