@@ -18,7 +18,7 @@ demo: .venv/.demo ## install ehrready and run it on sample_data/
 	$(BIN)/ehrready demo ehrready-demo
 
 test: .venv/.dev ## run the tests
-	$(BIN)/pytest -n 2 -m 'not slow'
+	$(BIN)/pytest -n 2 --dist worksteal -m 'not slow'
 
 spark: .venv/.spark ## add PySpark (0.5 GB; needs a Java runtime), so that its tests run
 

@@ -14,7 +14,8 @@ from tests.helpers.samples import Samples
 ROOT = Path(__file__).resolve().parent.parent
 
 # No deadline: a slow machine is no defect. The counterexample is printed so that it can be replayed anywhere.
-settings.register_profile("ehrready", deadline=None, print_blob=True)
+# EHRREADY_EXAMPLES=1000 looks longer.
+settings.register_profile("ehrready", deadline=None, print_blob=True, max_examples=int(os.environ.get("EHRREADY_EXAMPLES", "30")))
 settings.load_profile("ehrready")
 # What the tests start compiles the package once, not in every process.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)

@@ -12,6 +12,9 @@ from typer.testing import CliRunner
 
 from ehrready import document_checks
 from ehrready.cli import app
+from ehrready.privacy import hide_profile
+from ehrready.saved import load_profile
+from tests.helpers.samples import Samples
 
 ROOT = Path(__file__).parents[1]
 GOLDEN = sorted((ROOT / "tests" / "golden").glob("scorecard-*.json"))
@@ -30,16 +33,24 @@ def test_golden_scorecards_fit(path: Path) -> None:
 
 @pytest.mark.parametrize("source", ["fhir", "hl7v2", "omop"])
 @pytest.mark.parametrize("internal", [False, True])
-def test_what_a_run_writes_fits(tmp_path: Path, source: str, *, internal: bool) -> None:
-    sample = ROOT / "sample_data"
-    flags = ["--internal"] if internal else []
+def test_what_is_measured_and_judged_fits(tmp_path: Path, samples: Samples, source: str, *, internal: bool) -> None:
     runner = CliRunner()
     profile, card, difference = tmp_path / "p.json", tmp_path / "c.json", tmp_path / "d.json"
-    assert runner.invoke(app, ["profile", str(sample / "training" / source), "-o", str(profile), *flags]).exit_code == 0
-    done = runner.invoke(app, ["check", str(sample / "live" / source), "--against", str(profile), "--json", str(card), *flags])
-    assert done.exit_code == 1, done.output
+    training = samples.profile("training", source)
+    profile.write_bytes((training if internal else hide_profile(training)).to_json())
+    card.write_bytes(samples.card("live", source, load_profile(str(profile))[0], internal=internal).to_json())
     assert runner.invoke(app, ["diff", str(card), str(card), "--json", str(difference)]).exit_code == 0
     for path, name in ((profile, "profile"), (card, "scorecard"), (difference, "difference")):
+        assert document_checks.first_problem(orjson.loads(path.read_bytes()), name) == ""
+
+
+def test_what_the_command_line_writes_fits(tmp_path: Path) -> None:
+    sample, runner = ROOT / "sample_data", CliRunner()
+    profile, card = tmp_path / "p.json", tmp_path / "c.json"
+    assert runner.invoke(app, ["profile", str(sample / "training" / "hl7v2"), "-o", str(profile)]).exit_code == 0
+    done = runner.invoke(app, ["check", str(sample / "live" / "hl7v2"), "--against", str(profile), "--json", str(card)])
+    assert done.exit_code == 1, done.output
+    for path, name in ((profile, "profile"), (card, "scorecard")):
         assert document_checks.first_problem(orjson.loads(path.read_bytes()), name) == ""
 
 
