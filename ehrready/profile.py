@@ -202,11 +202,8 @@ class Profile:
         for number, (site, part) in enumerate(sorted(parts.items()) if isinstance(parts, dict) else (), 1):
             sites[str(site)] = _read(part, f"{place}: site {number}", problems)
         elements, name, internal = document.get("source_elements"), document.get("name"), document.get("internal")
-        if (
-            not all(isinstance(node, dict) for node in (given, elements, parts))
-            or not isinstance(name, str)
-            or not isinstance(internal, bool)
-        ):
+        nodes = [given, elements, parts, *(parts.values() if isinstance(parts, dict) else ())]
+        if not all(isinstance(node, dict) for node in nodes) or not isinstance(name, str) or not isinstance(internal, bool):
             problems.append(f"{place}: name, internal, source_elements, sites or frames is missing or of another type")
         if problems:
             raise UsageError(*problems)

@@ -159,6 +159,15 @@ def test_a_small_cell_of_a_site_cannot_be_worked_out_from_the_others(tmp_path: P
     assert shown > 50
 
 
+@pytest.mark.parametrize(
+    "sites", [5, [], {"NORTH": 5}, {"NORTH": []}, {"NORTH": {"classes": {"rows": [["x"]]}}}, {"NORTH": {"classes": 5}}]
+)
+def test_broken_sites_of_a_saved_profile_are_refused(sites: Any) -> None:
+    document = Profile().as_dict() | {"sites": sites}
+    with pytest.raises(UsageError, match=r"the profile.*(of another type|has no rows|expected 4 texts)"):
+        Profile.from_json(orjson.dumps(document))
+
+
 def test_spark_says_that_it_does_not_measure_sites_apart(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"limits by site of code-is-code, patient-linked: .*--engine duckdb"):
         pipeline.check([_feed(tmp_path / "live")], None, _options(tmp_path, engine="spark"))
