@@ -48,6 +48,8 @@ def read_profile(
     rules = chosen_packs.to_measure(options)
     readers = readers or chosen(options.format, options.mapping, options.validate)
     files = files_of.recognise(files_of.expand(sources), readers, wanted=options.format)
+    if options.engine == "spark":
+        files_of.all_local(files)
     ledger = Ledger.of(files)
     if all(file.skip for file in files):
         raise SourceError(
@@ -55,7 +57,7 @@ def read_profile(
             "other tables need --mapping"
         )
     with resuming(options, files) as work, open_engine(options, sum(file.size for file in files)) as con:
-        staged = files_of.local(files) if options.engine == "spark" else stage(files, readers, engine.folder_of(con), options.progress)
+        staged = files if options.engine == "spark" else stage(files, readers, engine.folder_of(con), options.progress)
         elements: dict[str, list[str]] = {}
         for reader in readers:
             mine = [file for file in staged if file.format == reader.format and not file.skip]

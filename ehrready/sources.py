@@ -75,11 +75,10 @@ def _walk(folder: Path) -> Iterator[Path]:
             yield path
 
 
-def local(files: Sequence[SourceFile]) -> list[SourceFile]:
-    """Return the files as they are; raises UsageError unless all are files of this machine."""
+def all_local(files: Sequence[SourceFile]) -> None:
+    """Raise UsageError unless all are files of this machine, before another engine is started for them."""
     if not all(_is_local(file.path) for file in files):
         raise UsageError("--engine spark reads files and folders that every worker sees: leave out --engine for this kind of source")
-    return list(files)
 
 
 def _is_local(path: object) -> bool:

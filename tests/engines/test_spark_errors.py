@@ -7,7 +7,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import duckdb
 import pytest
+
+from ehrready import pipeline
+from ehrready.errors import UsageError
+from ehrready.options import Options
 
 pytest.importorskip("pyspark", reason="needs PySpark (make spark)")
 
@@ -30,6 +35,7 @@ def _run(tmp_path: Path, *arguments: str, code: str = "", **environment: str) ->
         (("--engine", "flink"), "--engine must be duckdb or spark"),
         (("--master", "local[2]"), "--master needs --engine spark"),
         (("--engine", "spark", "--master", "nonsense"), "Spark master"),
+        (("--engine", "spark", "--resume", "work"), "--resume is for the embedded engine"),
         (("--engine", "spark", "--master", "spark://127.0.0.1:1"), "Spark master cannot be reached"),
     ],
 )
@@ -38,6 +44,13 @@ def test_wrong_engine_or_master(tmp_path: Path, arguments: tuple[str, ...], word
     assert done.returncode == 2, done.stderr
     assert words in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1
+
+
+def test_a_database_is_no_source_for_spark(tmp_path: Path) -> None:
+    with duckdb.connect(str(tmp_path / "live.duckdb")) as con:
+        con.execute("CREATE TABLE person (person_id INTEGER, gender_concept_id INTEGER, year_of_birth INTEGER)")
+    with pytest.raises(UsageError, match="leave out --engine for this kind of source"):
+        pipeline.read_profile([f"duckdb://{tmp_path / 'live.duckdb'}"], Options(engine="spark"))
 
 
 def test_the_master_of_the_environment_is_used(tmp_path: Path) -> None:
