@@ -8,10 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ehrready.readers.base import REASONS, Ended, Event, FileEntry, Read, Rejected, SourceFile
 from ehrready.tables import ENTRY_BIT
+
+if TYPE_CHECKING:
+    from ehrready.profile import Profile
 
 #: Ledger statuses of data that make the verdict ``cannot-tell``.
 UNREADABLE = frozenset({"unreadable", "truncated"})
@@ -105,3 +108,20 @@ class Ledger:
             }
             for entry in self.entries.values()
         ]
+
+
+def of_profile(profile: Profile) -> list[dict[str, Any]]:
+    """Return the ledger of a saved profile: one row for all files of a format and status."""
+    rows: dict[tuple[str, str], dict[str, Any]] = {}
+    for (fmt, status, reason), (files, size, read, profiled, rejected) in profile.rows("ledger"):
+        row = rows.setdefault(
+            (fmt, status),
+            {"file": "", "format": fmt or "none", "status": status, "bytes": 0, "read": 0, "profiled": 0, "rejected": 0, "declared": None, "first_at": {}, "reasons": {}},
+        )  # fmt: skip
+        count = int(row["file"].split(" ")[0] or 0) + (files or 0)
+        row["file"] = f"{count} files"
+        for key, value in (("bytes", size), ("read", read), ("profiled", profiled), ("rejected", rejected)):
+            row[key] += value or 0
+        if reason:
+            row["reasons"][reason] = row["reasons"].get(reason, 0) + (rejected or 0)
+    return list(rows.values())

@@ -32,8 +32,11 @@ PARTIAL = (
 )
 
 
-def hide_findings(findings: list[Finding]) -> None:
-    """Mark the findings whose numbers may not leave as ``hidden``; the scorecard leaves those numbers out."""
+def hide_findings(findings: list[Finding], leaving: Profile | None = None) -> None:
+    """Mark the findings whose numbers may not leave as ``hidden``; the scorecard leaves those numbers out.
+
+    ``leaving`` is the profile as it may leave: what it does not tell of predictions, no finding does.
+    """
     families: dict[tuple[str, str], list[Finding]] = defaultdict(list)
     for finding in findings:
         trained = finding.outcome.training
@@ -66,6 +69,27 @@ def hide_findings(findings: list[Finding]) -> None:
         if not finding.hidden and finding.rule.check in PARTIAL and any(map(small, sizes)):
             finding.hidden = finding.rounded = True
     _hide_nested(findings)
+    if leaving is not None:
+        _hide_predictions(findings, leaving.frames["predictions"])
+
+
+def _hide_predictions(findings: list[Finding], counts: Frame) -> None:
+    """Hide the numbers of predictions that a profile hides; of those that lack the denominator alone only a rate of none is told.
+
+    From a rate and its numerator, which the profile has, the denominator could be worked out.
+    """
+    lost = {key[0] for key, values in counts.items() if key[2] == "all" and values[0] is None}
+    for finding in findings:
+        output, check = finding.group.get("output", ""), finding.rule.check
+        row = counts.get((output, "", finding.outcome.defect)) if finding.dimension == "production" else None
+        if finding.outcome.of is None:
+            continue
+        if row is not None and row[0] is None:
+            finding.hidden, finding.rounded = True, False
+        elif (row is not None and row[1] is None) or (check == "ingest-accounted" and lost):
+            finding.hidden, finding.rounded = True, finding.outcome.n == 0
+        elif check == "score-shift" and output in lost:
+            finding.hidden = finding.rounded = True
 
 
 def _hide_nested(findings: list[Finding]) -> None:

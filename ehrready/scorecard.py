@@ -17,7 +17,9 @@ from ehrready.difference import difference
 from ehrready.distributions import distributions
 from ehrready.errors import Exit, UsageError
 from ehrready.evaluate import Finding
+from ehrready.ledger import of_profile
 from ehrready.panel import panel
+from ehrready.production import hiding
 from ehrready.production.course import course
 from ehrready.profile import Profile, load_document
 from ehrready.rules.waivers import Waiver, apply
@@ -139,15 +141,17 @@ def build(
 ) -> Scorecard:
     """Put the scorecard together; small cells are hidden unless ``internal``.  ``waivers`` are judged at ``day``."""
     waived = apply(findings, waivers, day) if day else []
+    leaving = privacy.hide_profile(profile)
     if not internal:
-        privacy.hide_findings(findings)
+        privacy.hide_findings(findings, leaving)
     causes.group(findings, profile, training, store)
     units = _units(findings)
     coverage = scoring.coverage(_units([f for f in findings if f.rule.severity == "error"]))
     verdict, reasons = _verdict(profile, training, findings, coverage)
     reasons += waived
     records = None if training is not None and training.only_predictions else training
-    digest = hashlib.sha256((profile if internal else privacy.hide_profile(profile)).to_json()).hexdigest()
+    digest = hashlib.sha256((profile if internal else leaving).to_json()).hexdigest()
+    rows = ledger.rows() if ledger else of_profile(profile)
     document: dict[str, Any] = {
         "kind": KIND,
         "schema_version": SCHEMA_VERSION,
@@ -157,7 +161,7 @@ def build(
         "score": scoring.score(units.values()),
         "coverage": None if coverage is None else round(coverage, 4),
         "internal": internal,
-        "subject": _subject(profile, internal),
+        "subject": _subject(profile if internal else hiding.told(profile, leaving), internal),
         "training": _subject(training, internal) if training else None,
         "dimensions": _dimensions(findings, units),
         "findings": [_finding(f) for f in findings],
@@ -170,7 +174,7 @@ def build(
             *course(profile, training, {f.rule.check: f.rule.options for f in findings}, internal=internal),
             *([] if profile.only_predictions else distributions(profile, records, internal=internal)),
         ],
-        "ledger": ledger.rows() if ledger else _ledger_of(profile),
+        "ledger": rows if internal else hiding.told_rows(rows, profile, leaving),
         "provenance": {
             "rule_packs": [{"name": p.name, "version": p.version, "sha256": p.sha256} for p in packs],
             "terminology": _terminology(profile, store),
@@ -347,20 +351,3 @@ def _terminology(profile: Profile, store: Store | None) -> list[dict[str, Any]]:
             key = (system, release.label, release.sha256)
             rows[key] = {"system": system, "release": release.label, "sha256": release.sha256}
     return [rows[key] for key in sorted(rows)]
-
-
-def _ledger_of(profile: Profile) -> list[dict[str, Any]]:
-    """Return the ledger of a saved profile: one row for all files of a format and status."""
-    rows: dict[tuple[str, str], dict[str, Any]] = {}
-    for (fmt, status, reason), (files, size, read, profiled, rejected) in profile.rows("ledger"):
-        row = rows.setdefault(
-            (fmt, status),
-            {"file": "", "format": fmt or "none", "status": status, "bytes": 0, "read": 0, "profiled": 0, "rejected": 0, "declared": None, "first_at": {}, "reasons": {}},
-        )  # fmt: skip
-        count = int(row["file"].split(" ")[0] or 0) + (files or 0)
-        row["file"] = f"{count} files"
-        for key, value in (("bytes", size), ("read", read), ("profiled", profiled), ("rejected", rejected)):
-            row[key] += value or 0
-        if reason:
-            row["reasons"][reason] = row["reasons"].get(reason, 0) + (rejected or 0)
-    return list(rows.values())

@@ -44,6 +44,7 @@ class Suppression:
         """Start without cells."""
         self.values: dict[Cell, Values] = {}
         self.hidden: set[Cell] = set()
+        self.told: set[Cell] = set()  # written elsewhere: hiding them here would hide nothing
         self._people: dict[str, int] = {}
         self._sums: list[Sum] = []
         self._of: dict[Cell, list[int]] = defaultdict(list)
@@ -98,9 +99,12 @@ class Suppression:
         """Return what must go for one sum: unknown parts are none, or at least two and together no small cell."""
         gone = [part for part in one.parts if part in self.hidden]
         unknown = len(gone) + (one.rest > 0)
-        shown = sorted((self._n(part), part) for part in one.parts if part not in self.hidden and self._n(part))
-        added: list[Cell] = []
         whole_known = one.whole not in self.hidden
+        free = [part for part in one.parts if part not in self.hidden and part not in self.told]
+        # beside what is told elsewhere even a part that is none keeps a hidden whole from being added up
+        zeros = not whole_known and len(free) + len(gone) < len(one.parts)
+        shown = sorted(((self._n(part), part) for part in free if zeros or self._n(part)), key=lambda part: (not part[0], part))
+        added: list[Cell] = []
         while (unknown == 0 and not whole_known) or (whole_known and unknown and self._alone(gone, one.rest)):
             if not shown:
                 if whole_known:

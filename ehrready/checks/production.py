@@ -11,6 +11,7 @@ from ehrready.checks.base import Outcome, check, skip
 from ehrready.checks.mix import _noise, js_distance
 from ehrready.production import accuracy, buckets
 from ehrready.profile import Profile
+from ehrready.suppression import small
 
 _SCORE_ONLY = ("not-a-number", "below-range", "above-range")
 _NO_TEXT = "a validation without texts is saved: they are held against each patient's record, not against a validation"
@@ -25,7 +26,8 @@ def _counted(profile: Profile, output: str, kind: str) -> Outcome | None:
     worst: tuple[float, str] | None = None
     for month in accuracy.months(profile, output):
         m, total, people = profile.frames["predictions"].get((output, month, kind), (0, 0, 0))
-        if m and total and (people or 0) >= accuracy.FEWEST and total - m >= accuracy.FEWEST and (worst is None or m / total > worst[0]):
+        few = min(people or 0, (total or 0) - (m or 0)) < accuracy.FEWEST or small((n or 0) - (m or 0))
+        if m and total and not few and (worst is None or m / total > worst[0]):
             worst = (m / total, month)
     detail = f"worst month {worst[1]}: {100 * worst[0]:.0f} %" if worst else ""
     return Outcome(kind, n, of, patients, group={"output": output}, detail=detail, partition=f"prediction {output} {kind}")
@@ -257,13 +259,20 @@ def alert_share(
     found = []
     for output in accuracy.outputs(profile):
         outcome = _counted(profile, output, "alert")
-        if outcome is None or outcome.n is None or not outcome.of:
+        if outcome is None or outcome.of == 0:
             continue
-        then = training.frames["predictions"].get((output, "", "alert")) if training else None
+        if outcome.n is None or outcome.of is None:
+            found.append(Outcome("alert", status="not-assessed", reason="a count is hidden (1-10 patients)", group=outcome.group))
+            continue
+        then = accuracy.alerts(training, output) if training else None
         wanted = (expected or {}).get(output)
-        if wanted is None and then and then[0] is not None and then[1]:
+        if wanted is None and then:
             wanted = then[0] / then[1]
-            outcome.training, outcome.training_patients = (then[0], then[1]), then[2]
+            outcome.training = then
+        if wanted is None and training and (output, "", "alert") in training.frames["predictions"]:
+            reason = "the validation's number of alerts is hidden (1-10 patients): state alert_share in the contract"
+            found.append(Outcome("alert", status="not-assessed", reason=reason, group=outcome.group))
+            continue
         if wanted is None:
             found.append(
                 Outcome(

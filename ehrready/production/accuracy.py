@@ -62,6 +62,17 @@ def outputs(profile: Profile) -> dict[str, str]:
     return {key[0]: key[2].removeprefix("is ") for key, _ in profile.rows("predictions") if key[2].startswith("is ")}
 
 
+def alerts(profile: Profile, output: str) -> tuple[int, int] | None:
+    """Return alerts of the whole run and the predictions that they are a share of; None where there is no threshold, or they are hidden.
+
+    Where a saved profile hides how many predictions there were, they are a share of those with a valid score.
+    """
+    n, of, _ = profile.frames["predictions"].get((output, "", "alert"), (None, None, None))
+    if of is None:
+        of = sum(values[0] or 0 for _, values in profile.rows("scores", output, "", "all", ""))
+    return (n, of) if n is not None and of >= max(n, 1) else None
+
+
 def labelled(
     profile: Profile, output: str, month: str = "", grouping: str = "all", group: str = "", *, like: Profile | None = None
 ) -> Labelled | None:

@@ -15,8 +15,8 @@ from typing import Any
 
 from ehrready.checks.accuracy import METRICS, held
 from ehrready.production import accuracy
-from ehrready.profile import Profile
-from ehrready.suppression import small
+from ehrready.profile import Profile, Values
+from ehrready.suppression import Suppression, small
 
 #: What is drawn month by month besides accuracy, where there is any of it.
 MEASURES = (
@@ -37,8 +37,8 @@ def course(
             yield from _accuracy(profile, training, output, drift.get("baseline") or {}, int(drift.get("min_n", 100)))
         for measure in MEASURES:
             expected = (alerts.get("expected") or {}).get(output) if measure == "alert" else None
-            then = training.frames["predictions"].get((output, "", "alert")) if training and measure == "alert" else None
-            if expected is None and then and then[0] is not None and then[1]:
+            then = accuracy.alerts(training, output) if training and measure == "alert" else None
+            if expected is None and then:
                 expected = round(then[0] / then[1], 2)
             yield from _shares(profile, output, measure, expected, internal=internal)
 
@@ -67,9 +67,20 @@ def _accuracy(profile: Profile, training: Profile | None, output: str, stated: d
 
 def _shares(profile: Profile, output: str, measure: str, expected: float | None, *, internal: bool) -> Iterator[dict[str, Any]]:
     series: list[dict[str, Any]] = []
-    for month in accuracy.months(profile, output):
-        n, of, people = profile.frames["predictions"].get((output, month, measure), (0, 0, 0))
-        hidden = n is None or of is None or of < FEWEST or (not internal and (small(n) or small(of - n) or small(people)))
+    found = {month: profile.frames["predictions"].get((output, month, measure), (0, 0, 0)) for month in accuracy.months(profile, output)}
+    few = set() if internal else _few(found)
+    for month, (n, of, _) in found.items():
+        hidden = n is None or of is None or of < FEWEST or month in few
         series.append({"month": month, "share": None if hidden else round((n or 0) / (of or 1), 2)})
     if any(row["share"] for row in series):
         yield {"kind": "production-by-month", "output": output, "measure": measure, "expected": expected, "series": series}
+
+
+def _few(found: dict[str, Values]) -> set[str]:
+    """Return the months with a small cell, and those that would tell it as the whole run less the others."""
+    cells = Suppression()
+    cells.frame("months", {(month,): values for month, values in found.items()}, 2)
+    cells.hidden |= {("months", (month,)) for month, (n, of, _) in found.items() if n is not None and of is not None and small(of - n)}
+    cells.total("run", (), [("months", (month,)) for month in found])
+    cells.close()
+    return {key[0] for name, key in cells.hidden if name == "months"}

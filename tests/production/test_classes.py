@@ -242,9 +242,10 @@ def test_a_saved_profile_gives_no_small_cell_away(tmp_path: Path, seed: int) -> 
     if cells:
         counts = {key[2]: v[0] for key, v in saved.frames["predictions"].items()}
         total = sum(v[0] or 0 for v in cells.values())
-        assert not small(len(given) - total)
         unknown = [k for k in ("missing", "unknown-class") if counts.get(k, 0) is None]
-        assert len(unknown) != 1
+        if counts["all"] is not None:  # how many were read is hidden, where that less the classes would tell a few
+            assert not small(len(given) - total)
+            assert len(unknown) != 1
         by_class: dict[str, int] = {}
         for (name, _), (n, _) in cells.items():
             by_class[name] = by_class.get(name, 0) + (n or 0)
