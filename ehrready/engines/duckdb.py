@@ -141,9 +141,12 @@ def folder_of(con: duckdb.DuckDBPyConnection) -> Path:
 
 def prepare(con: duckdb.DuckDBPyConnection) -> None:
     """Make the macros and the canonical tables, empty."""
+    # one transaction: each would be written to the disk by itself
+    con.execute("BEGIN")
     con.execute(MACROS + _NULL_TOKEN)
     for name in ALL:
         con.execute(ddl(name))
+    con.execute("COMMIT")
 
 
 def profiled(con: duckdb.DuckDBPyConnection) -> dict[int, int]:
