@@ -20,16 +20,20 @@ def fetch(base: str, path: str) -> bytes | None:
     """
     import urllib3
 
-    parts = urlsplit(base)
+    try:
+        parts = urlsplit(base)
+    except ValueError:  # a bracket that is not closed
+        parts = urlsplit("")
     local = parts.hostname in {"127.0.0.1", "localhost", "::1"}
     if (
         parts.scheme not in {"https", "http"}
         or not parts.hostname
         or parts.username
         or parts.query
+        or parts.fragment
         or (parts.scheme == "http" and not local)
     ):
-        raise UsageError("--base must be an https address without a user name or a query, such as https://ehr.example/fhir/r4")
+        raise UsageError("--base must be an https address without a user name, a query or a fragment, such as https://ehr.example/fhir/r4")
     again = urllib3.Retry(
         total=2, backoff_factor=0.2, status_forcelist=(429, 502, 503, 504), redirect=0, raise_on_status=False, raise_on_redirect=False
     )

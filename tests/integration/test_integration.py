@@ -420,7 +420,17 @@ def test_a_server_that_answers_something_else_is_told_in_a_sentence(tmp_path: Pa
         _fetch(tmp_path, base)
 
 
-@pytest.mark.parametrize("address", ["http://ehr.example/fhir", "file:///etc/passwd", "https://me:secret@ehr.example/fhir", "ehr.example"])
+@pytest.mark.parametrize(
+    "address",
+    [
+        "http://ehr.example/fhir",
+        "file:///etc/passwd",
+        "https://me:secret@ehr.example/fhir",
+        "ehr.example",
+        "https://[ehr.example/fhir",
+        "https://ehr.example/fhir#r4",
+    ],
+)
 def test_an_address_that_is_not_https_is_refused(tmp_path: Path, address: str) -> None:
     with pytest.raises(UsageError, match="--base must be an https address") as raised:
         _fetch(tmp_path, address)
