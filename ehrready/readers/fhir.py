@@ -283,8 +283,8 @@ class FhirReader:
                 rows, records = rows.filter(truths(keep)), records[keep]
         if len(rows):
             con.execute("INSERT INTO types VALUES ('fhir', ?, ?)", [name if name in resource_types() else "other", len(rows)])
-            for file, n in zip(*(part.tolist() for part in np.unique(records >> POSITION_BITS, return_counts=True)), strict=True):
-                con.execute("INSERT INTO profiled VALUES (?, ?)", [file, n])
+            counts = zip(*(part.tolist() for part in np.unique(records >> POSITION_BITS, return_counts=True)), strict=True)
+            con.execute(f"INSERT INTO profiled VALUES {', '.join(f'({file}, {n})' for file, n in counts)}")  # a statement for many files
             self._keep(con, name, rows, records)
 
     def _keep(self, con: duckdb.DuckDBPyConnection, name: str, rows: pa.Table, records: Integers) -> None:
