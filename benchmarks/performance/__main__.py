@@ -13,6 +13,7 @@ import argparse
 import json
 import os
 import platform
+import resource
 import statistics
 import subprocess
 import sys
@@ -66,7 +67,10 @@ class Runs:
 
 
 def run(program: Program) -> tuple[float, float, float]:
-    """Run a command; return wall seconds, CPU seconds and the peak memory of its largest process in MB."""
+    """Run a command; return wall seconds, CPU seconds and the peak memory of its largest process in MB.
+
+    The peak is 0 where it cannot be told: a process that needs less than this one did has this one's peak (it is its copy at first).
+    """
     with tempfile.TemporaryFile() as err:
         start = time.perf_counter()
         process = subprocess.Popen(
@@ -79,7 +83,8 @@ def run(program: Program) -> tuple[float, float, float]:
         if code not in program.fine:
             err.seek(0)
             sys.exit(f"{program.name} ended with {code}: {err.read()[-500:].decode(errors='replace')}")
-    return wall, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024
+    peak = usage.ru_maxrss if usage.ru_maxrss > resource.getrusage(resource.RUSAGE_SELF).ru_maxrss else 0
+    return wall, usage.ru_utime + usage.ru_stime, peak / 1024
 
 
 def _size(folder: Path) -> float:
@@ -266,9 +271,10 @@ def table(rows: list[dict[str, Any]]) -> str:
     ]
     for row in rows:
         rate = f"{row['mb_per_s']:.0f}" if row["mb"] > 1 else ""
+        peak = f"{row['peak_mb']:.0f}" if row["peak_mb"] else ""
         lines.append(
             f"| {row['input']} | {row['goal']} | {_times(row['ratio'])} ({_times(row['cpu_ratio'])}) | {'yes' if row['reached'] else '**no**'} "
-            f"| {row['wall']:.2f}, {row['cpu']:.2f} | {row['other']}: {row['other_wall']:.2f}, {row['other_cpu']:.2f} | {rate} | {row['peak_mb']:.0f} |"
+            f"| {row['wall']:.2f}, {row['cpu']:.2f} | {row['other']}: {row['other_wall']:.2f}, {row['other_cpu']:.2f} | {rate} | {peak} |"
         )
     return "\n".join(lines)
 
