@@ -35,8 +35,8 @@ format: .venv/.dev ## rewrite the code in the project's format
 types: .venv/.dev ## mypy --strict
 	$(BIN)/mypy --strict
 
-wheel: .venv/.dev ## the slow tests: the wheel, installed into an empty environment
-	$(BIN)/pytest -m slow
+wheel: .venv/.dev ## the slow tests: the wheel in an empty environment, Spark, kills
+	$(BIN)/pytest -n 2 --dist loadfile -m slow
 
 docs: .venv/.dev ## only the tests that compare the documentation with the program
 	$(BIN)/pytest -k docs
