@@ -38,15 +38,18 @@ def hide_findings(findings: list[Finding], leaving: Profile | None = None) -> No
     ``leaving`` is the profile as it may leave: what it does not tell of predictions, no finding does.
     """
     families: dict[tuple[str, str], list[Finding]] = defaultdict(list)
+    untrained: list[Finding] = []
     for finding in findings:
         trained = finding.outcome.training
         if trained and any(map(small, (trained[0], trained[1], trained[1] - trained[0], finding.outcome.training_patients))):
             finding.outcome.training = finding.outcome.effect = None
+            untrained.append(finding)
         if finding.rule.check != "ingest-accounted" and finding.outcome.people and finding.outcome.of is not None:
             finding.hidden = _finding_small(finding)
             families[finding.outcome.partition or finding.element, finding.rule.check].append(finding)
     for members in families.values():
         _hide_siblings(members)
+    _hide_sites(findings, untrained)
     # the states of an element tie its rules together: a hidden cell is the difference of two of its denominators,
     # so those that differ from the hidden finding's own are not shown either, only their rates, rounded
     # (defects of times, links and values change no denominator: hiding theirs ties nothing)
@@ -60,17 +63,45 @@ def hide_findings(findings: list[Finding], leaving: Profile | None = None) -> No
                 finding.hidden = finding.rounded = True
     # a denominator that lacks a few of the table's records says how many lack the time, link or value
     # (the codes and values of a table count parts of records, too, and may be more than its records)
-    most: dict[tuple[str, bool], int] = defaultdict(int)
+    # (a site's records are held against its own table)
+    most: dict[tuple[str, str, bool], int] = defaultdict(int)
     for finding in findings:
-        size = (table_of(finding.element), finding.element in PARTED)
+        size = (table_of(finding.element), finding.group.get("site", ""), finding.element in PARTED)
         most[size] = max(most[size], finding.outcome.of or 0)
     for finding in findings:
-        sizes = [most[table_of(finding.element), parted] - (finding.outcome.of or 0) for parted in (False, True)]
+        of, site = finding.outcome.of or 0, finding.group.get("site", "")
+        sizes = [most[table_of(finding.element), part, parted] - of for part in {"", site} for parted in (False, True)]
         if not finding.hidden and finding.rule.check in PARTIAL and any(map(small, sizes)):
             finding.hidden = finding.rounded = True
+    _hide_sites(findings, untrained)  # once more: those of the denominators
     _hide_nested(findings)
     if leaving is not None:
         _hide_predictions(findings, leaving.frames["predictions"])
+
+
+def _hide_sites(findings: list[Finding], untrained: list[Finding]) -> None:
+    """Hide what a rule with limits by site tells of the other sites where it hides one: the whole may stand elsewhere.
+
+    The ledger says how many records a file has, a saved profile how many have a defect.  Of a site with a few patients nothing
+    is told, of a table with a few patients of the site nothing of that table.  ``untrained`` have lost their numbers of training.
+    """
+    apart = [f for f in findings if "site" in f.group]
+    few = {(table_of(f.element), f.group["site"]) for f in apart if small(f.outcome.of_patients)}
+    few |= {("", f.group["site"]) for f in apart if table_of(f.element) == "patient" and small(f.outcome.of)}
+    families: dict[tuple[object, ...], list[Finding]] = defaultdict(list)
+    for finding in apart:
+        if {("", finding.group["site"]), (table_of(finding.element), finding.group["site"])} & few and finding.outcome.of:
+            finding.hidden, finding.rounded = True, False
+        others = sorted((k, v) for k, v in finding.group.items() if k != "site")
+        families[finding.rule.id, finding.element, finding.outcome.defect, *others].append(finding)
+    for members in families.values():
+        lost = any(f.hidden for f in members)
+        untold = any(f is other for f in members for other in untrained)
+        for finding in members:
+            if lost and not finding.hidden and finding.outcome.of:
+                finding.hidden = finding.rounded = True
+            if untold:
+                finding.outcome.training = finding.outcome.effect = None
 
 
 def _hide_predictions(findings: list[Finding], counts: Frame) -> None:
@@ -161,13 +192,18 @@ def hide_profile(profile: Profile, sites: Collection[str] = ()) -> Profile:
         sums.add(part, frames)
     _tie_sites(cells, whole, parts)
     cells.close()
+    few = {key for frames in parts.values() for key, row in frames["relations"].items() if row[1] is None}
     for site, frames in {"": whole, **parts}.items():
         part = cells.part(_mark(site))
         frames |= {name: part.kept(name) for name in SUMMED if name not in {"values", "relations"}}
         # a denominator is hidden by itself; that somebody has a value of 7.13 is a value of a patient, so small buckets are
         # left out and marked: the histogram lacks some
         kept, buckets = part.kept("relations"), part.kept("values")
-        frames["relations"] = {key: (None, row[1], None) if kept[key][0] is None else row for key, row in frames["relations"].items()}
+        # (of one site it goes at all sites: the whole's stands)
+        frames["relations"] = {
+            key: ((None, row[1], None) if kept[key][0] is None else row) if not site or key not in few else (None, None, None)
+            for key, row in frames["relations"].items()
+        }
         frames["values"] = {key if row[0] is not None else (*key[:3], marker_of(key[3])): row for key, row in buckets.items()}
     return Profile(profile.name, False, whole, dict(profile.source_elements), parts)
 
@@ -189,7 +225,11 @@ def _tie_sites(cells: Suppression, whole: dict[str, Frame], parts: dict[str, dic
     """Say that the records of the sites add up to all records, and that a site's states stand in the whole's, too."""
     for name in SUMMED if parts else ():
         for key in whole[name]:
-            cells.sum((name, key), [(name + _mark(site), key) for site in parts])
+            there = [(name + _mark(site), key) for site in parts]
+            cells.sum((name, key), there)
+            if sum((cells.values.get(cell) or (0,))[0] or 0 for cell in there) > (whole[name][key][0] or 0):
+                for cell in there:  # patients and stays of several sites: what is not of one is of the others
+                    cells.sum((name, key), [cell])
     for site in parts:
         for key in whole["states"]:
             if key[1:3] == ("site", site):

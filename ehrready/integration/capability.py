@@ -86,7 +86,7 @@ def parse_capability(data: bytes, place: str, wanted: str) -> Capability:
     operations: set[str] = set()
     security: set[str] = set()
     for rest in _objects(document.get("rest"), f"{place}: rest"):
-        if rest.get("mode") not in {"server", None}:
+        if rest.get("mode") not in ("server", None):  # a tuple: what is no text may have no hash
             continue
         operations |= _operations(rest, place)
         secured = rest.get("security") or {}

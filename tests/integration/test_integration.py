@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import threading
+import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
@@ -18,7 +20,7 @@ from ehrready import document_checks
 from ehrready.cli import app
 from ehrready.errors import SourceError, UsageError
 from ehrready.integration import capability as documents
-from ehrready.integration import needs
+from ehrready.integration import needs, server
 
 TEXT = """contract: "1.0"
 model: {name: renal, version: 1.2.0}
@@ -344,6 +346,7 @@ def test_texts_of_the_statement_stand_in_no_output(tmp_path: Path) -> None:
         max_leaves=12,
     )
 )
+@example([{"mode": ["server"], "resource": []}])
 def test_any_json_is_read_or_refused(tmp_path_factory: pytest.TempPathFactory, rest: Any) -> None:
     path = tmp_path_factory.mktemp("any") / "metadata.json"
     path.write_text(json.dumps(_statement(rest=rest)))
@@ -360,6 +363,7 @@ class _Fhir(BaseHTTPRequestHandler):
 
     pages: ClassVar[dict[str, tuple[int, bytes]]] = {}
     asked: ClassVar[list[tuple[str, str | None]]] = []
+    at_once, wait = 1 << 20, 0.0
 
     def do_GET(self) -> None:
         self.asked.append((self.path, self.headers.get("Authorization")))
@@ -367,9 +371,14 @@ class _Fhir(BaseHTTPRequestHandler):
         self.send_response(status)
         if status == 302:
             self.send_header("Location", "/elsewhere")
+        if status == 503:
+            self.send_header("Retry-After", "3600")
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
-        self.wfile.write(body)
+        with contextlib.suppress(OSError):  # who asked may have gone
+            for place in range(0, len(body), self.at_once):
+                time.sleep(self.wait)
+                self.wfile.write(body[place : place + self.at_once])
 
     def log_message(self, *_: object) -> None:
         """Say nothing."""
@@ -411,6 +420,23 @@ def test_an_address_as_the_capability_is_the_base(tmp_path: Path, base: str) -> 
 def test_a_server_without_smart_configuration_leaves_it_open(tmp_path: Path, base: str) -> None:
     _Fhir.pages = {"/fhir/metadata": (200, json.dumps(_statement()).encode())}
     assert _fetch(tmp_path, base)["smart"] == "not-assessed"
+
+
+def test_a_server_that_asks_for_an_hour_is_not_waited_for(tmp_path: Path, base: str) -> None:
+    _Fhir.pages = {"/fhir/metadata": (503, b"")}
+    begun = time.monotonic()
+    with pytest.raises(SourceError, match="answered 503"):
+        _fetch(tmp_path, base)
+    assert (len(_Fhir.asked), time.monotonic() - begun < 30) == (3, True)
+
+
+def test_an_answer_that_comes_byte_by_byte_is_given_up(tmp_path: Path, base: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    _Fhir.pages = {"/fhir/metadata": (200, json.dumps(_statement()).encode())}
+    monkeypatch.setattr(_Fhir, "at_once", 1)
+    monkeypatch.setattr(_Fhir, "wait", 0.05)
+    monkeypatch.setattr(server, "_SECONDS_IN_ALL", 1)
+    with pytest.raises(SourceError, match="took more than 1 seconds for metadata"):
+        _fetch(tmp_path, base)
 
 
 @pytest.mark.parametrize(("status", "error"), [(500, SourceError), (404, SourceError), (302, SourceError), (200, UsageError)])

@@ -159,6 +159,48 @@ def test_a_small_cell_of_a_site_cannot_be_worked_out_from_the_others(tmp_path: P
     assert shown > 50
 
 
+PACK_OF_ALL = """\
+pack: mine
+version: 1.0.0
+extends: core
+overrides:
+  - {rules: [id-unique, encounter-linked, administrative-code-allowed, patient-sex-present, code-present], site: NORTH, fail: {max_rate: 0.5}}
+"""
+
+
+def test_a_small_site_cannot_be_worked_out_from_the_ledger_and_the_other_sites(tmp_path: Path) -> None:
+    """The ledger says that there are 304 conditions and patients: what the others have is the small site's."""
+    source = _hospitals(tmp_path / "live", {"NORTH": ["I10"], "SOUTH": ["I10"]}, few={"NORTH": 4})
+    (tmp_path / "all.yaml").write_text(PACK_OF_ALL)
+    options = Options(rules=(str(tmp_path / "all.yaml"),))
+    card, _ = pipeline.check([source], None, options)
+    apart = [f for f in card.document["findings"] if "site" in f["group"] and f["status"] != "not-applicable"]
+    assert {(f["element"], f["group"]["site"]) for f in apart} >= {("patient.id", "NORTH"), ("condition.id", "other-sites")}
+    assert not any(f["numerator"] or f["denominator"] or f["patients"] for f in apart)
+    assert any(f["rate"] is not None and f["group"]["site"] == "other-sites" for f in apart), "a rounded rate may be told"
+    assert all(f["rate"] is None for f in apart if f["group"]["site"] == "NORTH")
+    out = privacy.hide_profile(pipeline.read_profile([source], options)[0], {"NORTH"})
+    assert out.frames["relations"]["condition.id", "duplicate-id"][1] == 304
+    assert all(part["relations"]["condition.id", "duplicate-id"][1] is None for part in out.sites.values())
+
+
+def test_patients_of_one_site_only_are_not_the_difference_of_a_whole_and_its_overlapping_parts(tmp_path: Path) -> None:
+    """Of 40 patients of the North 36 are at the South, too: 340 less 336 are those that are not."""
+    source = _hospitals(tmp_path / "live", {"SOUTH": ["I10"], "NORTH": ["I10"]}, few={"NORTH": 40})
+    lines = (tmp_path / "live" / "export.ndjson").read_bytes().splitlines()
+    more = [
+        {"resourceType": "Encounter", "id": f"v{i}", "subject": {"reference": f"Patient/NORTH-{i}"}, "serviceProvider": {"reference": "Organization/SOUTH"}}
+        for i in range(36)
+    ]  # fmt: skip
+    (tmp_path / "live" / "export.ndjson").write_bytes(b"".join(line + b"\n" for line in (*lines, *map(orjson.dumps, more))))
+    (tmp_path / "all.yaml").write_text(PACK_OF_ALL)
+    live, _, _ = pipeline.read_profile([source], Options(rules=(str(tmp_path / "all.yaml"),), internal=True))
+    whole, others = "states", ("patient.sex", "all", "", "*")
+    assert (live.frames[whole][others][0], live.sites["other-sites"][whole][others][0]) == (340, 336)
+    out = privacy.hide_profile(live, {"NORTH"})
+    assert out.sites["other-sites"][whole][others][0] is None or out.frames[whole][others][0] is None
+
+
 @pytest.mark.parametrize(
     "sites", [5, [], {"NORTH": 5}, {"NORTH": []}, {"NORTH": {"classes": {"rows": [["x"]]}}}, {"NORTH": {"classes": 5}}]
 )
@@ -173,12 +215,12 @@ def test_spark_says_that_it_does_not_measure_sites_apart(tmp_path: Path) -> None
         pipeline.check([_feed(tmp_path / "live")], None, _options(tmp_path, engine="spark"))
 
 
-def _hospitals(folder: Path, sites: dict[str, list[str]]) -> str:
-    """Write conditions of hospitals whose patients have their codes in turn."""
+def _hospitals(folder: Path, sites: dict[str, list[str]], few: dict[str, int] | None = None) -> str:
+    """Write conditions of hospitals whose patients (300, of some a ``few``) have their codes in turn."""
     folder.mkdir()
     lines: list[dict[str, Any]] = []
     for site, codes in sites.items():
-        for i in range(300):
+        for i in range((few or {}).get(site, 300)):
             who: dict[str, Any] = {"id": f"{site}-{i}", "gender": "male", "birthDate": "1960-01-01"}
             lines.append({"resourceType": "Patient", **who, "managingOrganization": {"reference": f"Organization/{site}"}})
             coding = {"system": "http://hl7.org/fhir/sid/icd-10-cm", "code": codes[i % len(codes)]}
