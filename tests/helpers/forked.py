@@ -77,8 +77,10 @@ def _server() -> subprocess.Popen[bytes]:
 
 def _stop(server: subprocess.Popen[bytes]) -> None:
     assert server.stdin is not None
+    assert server.stdout is not None
     server.stdin.close()
     server.wait(10)
+    server.stdout.close()
 
 
 def _become(order: dict[str, Any]) -> int:
