@@ -11,6 +11,7 @@ from collections import defaultdict
 from collections.abc import Collection, Iterable
 
 from ehrready import sums
+from ehrready.checks import CHECKS
 from ehrready.evaluate import Finding
 from ehrready.histograms import FINE_HISTOGRAMS, is_coarse, marker_of
 from ehrready.production import hiding
@@ -85,7 +86,7 @@ def _hide_sites(findings: list[Finding], untrained: list[Finding]) -> None:
     The ledger says how many records a file has, a saved profile how many have a defect.  Of a site with a few patients nothing
     is told, of a table with a few patients of the site nothing of that table.  ``untrained`` have lost their numbers of training.
     """
-    apart = [f for f in findings if "site" in f.group]
+    apart = [f for f in findings if "site" in f.group and CHECKS[f.rule.check].by_site]  # not those that a query groups by site
     few = {(table_of(f.element), f.group["site"]) for f in apart if small(f.outcome.of_patients)}
     few |= {("", f.group["site"]) for f in apart if table_of(f.element) == "patient" and small(f.outcome.of)}
     families: dict[tuple[object, ...], list[Finding]] = defaultdict(list)

@@ -150,7 +150,10 @@ def _shift(profile: Profile, training: Profile | None, output: str, margin: floa
         return Outcome(
             "score-mix", status="not-assessed", reason="the validation's predictions were measured with another range", group=group
         )
-    months = [m for m in accuracy.months(profile, output) if _people(profile, output, m) >= min_n]
+    enough = [m for m in accuracy.months(profile, output) if _people(profile, output, m) >= min_n]
+    months = [m for m in enough if _histogram(profile, output, m)]
+    if enough and not months:
+        return Outcome("score-mix", status="not-assessed", reason="no month has a score or class that the contract knows", group=group)
     against = "validation"
     if before is None:
         if len(months) < 2:

@@ -280,3 +280,14 @@ def test_the_report_shows_the_course(tmp_path: Path) -> None:
     assert done.exit_code == 0, done.output
     assert "Balanced accuracy of triage, by group" in page.read_text()
     assert "P97" not in page.read_text()
+
+
+@pytest.mark.parametrize(("until", "status"), [("2026-02", "pass"), ("2027", "not-assessed")])
+def test_months_without_a_known_class_are_not_compared(tmp_path: Path, until: str, status: str) -> None:
+    given = rows(9)
+    for row in given:
+        if row["time"] < until:
+            row["triage"] = "another"
+    card, _ = monitor(tmp_path, given, TEXT)
+    assert of(card, "score-shift")["status"] == status
+    assert of(card, "output-valid", "unknown-class")["status"] == "fail"
