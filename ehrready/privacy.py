@@ -96,11 +96,11 @@ def _hide_sites(findings: list[Finding], untrained: list[Finding]) -> None:
         others = sorted((k, v) for k, v in finding.group.items() if k != "site")
         families[finding.rule.id, finding.element, finding.outcome.defect, *others].append(finding)
     for members in families.values():
-        lost = any(f.hidden for f in members)
+        lost = any(f.hidden and not f.rounded for f in members)
         untold = any(f is other for f in members for other in untrained)
         for finding in members:
-            if lost and not finding.hidden and finding.outcome.of:
-                finding.hidden = finding.rounded = True
+            if lost and finding.outcome.of:  # the rate, too: with the number of records, which a profile has, it tells the numerator
+                finding.hidden, finding.rounded = True, False
             if untold:
                 finding.outcome.training = finding.outcome.effect = None
 

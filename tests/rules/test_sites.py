@@ -177,11 +177,21 @@ def test_a_small_site_cannot_be_worked_out_from_the_ledger_and_the_other_sites(t
     apart = [f for f in card.document["findings"] if "site" in f["group"] and f["status"] != "not-applicable"]
     assert {(f["element"], f["group"]["site"]) for f in apart} >= {("patient.id", "NORTH"), ("condition.id", "other-sites")}
     assert not any(f["numerator"] or f["denominator"] or f["patients"] for f in apart)
-    assert any(f["rate"] is not None and f["group"]["site"] == "other-sites" for f in apart), "a rounded rate may be told"
-    assert all(f["rate"] is None for f in apart if f["group"]["site"] == "NORTH")
+    assert all(f["rate"] is None for f in apart), "with the number of records it tells the numerator"
     out = privacy.hide_profile(pipeline.read_profile([source], options)[0], {"NORTH"})
     assert out.frames["relations"]["condition.id", "duplicate-id"][1] == 304
     assert all(part["relations"]["condition.id", "duplicate-id"][1] is None for part in out.sites.values())
+
+
+@pytest.mark.parametrize("bad", [(3, 40), (40, 3)])
+def test_a_small_count_of_a_site_is_not_the_whole_less_the_rate_of_the_others(tmp_path: Path, bad: tuple[int, int]) -> None:
+    """The saved profile has 43 of the whole, and 200 records of each: a rate of 0.2 would leave 3."""
+    _options(tmp_path)
+    card, _ = pipeline.check([_feed(tmp_path / "live", bad=bad)], None, Options(rules=(str(tmp_path / "mine.yaml"),)))
+    found = [
+        f for f in card.document["findings"] if (f["rule"], f["element"], f["defect"]) == ("code-is-code", "condition.code", "free-text")
+    ]
+    assert [(f["numerator"], f["denominator"], f["rate"]) for f in found] == [(None, None, None)] * 2
 
 
 def test_patients_of_one_site_only_are_not_the_difference_of_a_whole_and_its_overlapping_parts(tmp_path: Path) -> None:
