@@ -44,7 +44,8 @@ def one(job: tuple[str, str, float, int, str, Path]) -> dict[str, Any]:
         f for f in findings if f["status"] in ALARMS and f["check"] in cls.checks and (f["element"] in cls.elements or not f["element"])
     ]
     exact = [f for f in findings if cls.exact == (f["check"], f["defect"]) and f["element"] in cls.elements]
-    counted = [f["numerator"] for f in sorted(exact, key=lambda f: f["status"] not in ALARMS)]  # the element that alarmed, if one did
+    # of the element that alarmed, else of the one with most
+    counted = [f["numerator"] for f in sorted(exact, key=lambda f: (f["status"] not in ALARMS, -(f["numerator"] or 0)))]
     return {
         "class": name,
         "format": fmt,
