@@ -29,6 +29,8 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 BEGIN, END = "<!-- benchmarks.performance: begin -->", "<!-- benchmarks.performance: end -->"
 #: Megabytes of input at --scale 1; peers get a part that they finish in minutes, and are compared by MB/s.
 FHIR_MB, HL7V2_MB = 300, 100
+#: Mebibytes that a run at --memory 1GB may take, whatever its input.
+MOST_MIB = 1536
 PEER_MB = {"fhir.resources": 20, "python-hl7": 10, "hl7apy": 0.5}
 PEER_PINS = {"python-hl7": "hl7==0.4.5", "hl7apy": "hl7apy==1.3.5"}
 
@@ -252,7 +254,7 @@ def measure(cases: list[Case], rounds: int) -> list[dict[str, Any]]:
             "case": case.name, "input": case.input, "goal": case.goal, "other": case.other.name, "rounds": rounds,
             "wall": statistics.median(mine.wall), "other_wall": statistics.median(other.wall), "cpu": statistics.median(mine.cpu),
             "other_cpu": statistics.median(other.cpu), "ratio": ratio, "cpu_ratio": cpu_ratio, "most": case.most, "mb": case.mine.mb,
-            "mb_per_s": case.mine.mb / statistics.median(mine.wall), "peak_mb": max(mine.rss), "reached": ratio <= case.most,
+            "mb_per_s": case.mine.mb / statistics.median(mine.wall), "peak_mb": max(mine.rss), "reached": ratio <= case.most and (case.name != "memory" or max(mine.rss) <= MOST_MIB),
         }  # fmt: skip
         print(json.dumps(row), file=sys.stderr, flush=True)
         rows.append(row)
