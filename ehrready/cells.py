@@ -176,9 +176,7 @@ def _visits(con: duckdb.DuckDBPyConnection, short: bool) -> None:
 def _several(con: duckdb.DuckDBPyConnection, short: bool) -> bool:
     """Return whether an encounter is of more than two patients: then two of them do not tell who they all are."""
     rows, key, who, least, most = (
-        (f"(SELECT * FROM narrow WHERE t = {NUMBER['encounter']})", "e", "p", "low", "high")
-        if short
-        else ("encounter", "id", "patient_id", "lowest", "highest")
+        (narrow.of("encounter"), "e", "p", "low", "high") if short else ("encounter", "id", "patient_id", "lowest", "highest")
     )
     asked = f"SELECT 1 FROM (SELECT * FROM visit WHERE {least} <> {most}) v JOIN {rows} t ON t.{key} = v.{key} WHERE t.{who} NOT IN ({least}, {most}) LIMIT 1"
     return con.execute(asked).fetchone() is not None

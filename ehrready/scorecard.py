@@ -141,7 +141,7 @@ def build(
 ) -> Scorecard:
     """Put the scorecard together; small cells are hidden unless ``internal``.  ``waivers`` are judged at ``day``."""
     waived = apply(findings, waivers, day) if day else []
-    leaving = privacy.hide_profile(profile)
+    leaving = profile if internal else privacy.hide_profile(profile)
     if not internal:
         privacy.hide_findings(findings, leaving)
     causes.group(findings, profile, training, store)
@@ -150,7 +150,7 @@ def build(
     verdict, reasons = _verdict(profile, training, findings, coverage)
     reasons += waived
     records = None if training is not None and training.only_predictions else training
-    digest = hashlib.sha256((profile if internal else leaving).to_json()).hexdigest()
+    digest = hashlib.sha256(leaving.to_json()).hexdigest()
     rows = ledger.rows() if ledger else of_profile(profile)
     document: dict[str, Any] = {
         "kind": KIND,

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import json
-import socket
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import urllib3
+
+from tests.helpers.servers import listening
 
 PROJECT = Path(__file__).parents[2]
 PYTHON = PROJECT / ".venv-servers" / "bin" / "python"
@@ -39,20 +39,9 @@ def server(*without: str) -> Iterator[str]:
     """Run tests/integration/fhir_server.py; yields its base address."""
     if not PYTHON.exists() or not list(PYTHON.parents[1].glob("lib/*/site-packages/fhirstarter")):
         pytest.skip("needs the FHIR server: make servers")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    program = [str(PYTHON), str(Path(__file__).parent / "fhir_server.py"), str(port), "--without", *without]
-    with subprocess.Popen(program, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
-        try:
-            for _ in range(1200):
-                with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
-                    break
-                assert process.poll() is None, "the FHIR server ended"
-                time.sleep(0.1)
-            yield f"http://127.0.0.1:{port}"
-        finally:
-            process.terminate()
+    script = str(Path(__file__).parent / "fhir_server.py")
+    with listening(lambda port: [str(PYTHON), script, str(port), "--without", *without]) as address:
+        yield address
 
 
 @pytest.fixture(scope="module")

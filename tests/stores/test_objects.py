@@ -5,14 +5,11 @@ from __future__ import annotations
 import contextlib
 import gzip
 import http.server
-import os
 import re
 import shutil
-import socket
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -22,6 +19,7 @@ import pytest
 from ehrready import pipeline
 from ehrready.errors import UsageError
 from ehrready.pipeline import Options
+from tests.helpers.servers import listening
 from tests.stores.store_helpers import PROJECT, command, profiled
 
 pytest.importorskip("fsspec", reason="needs ehrready[cloud]")
@@ -37,20 +35,8 @@ def moto(**env: str) -> Iterator[str]:
     """Run an object-store server; yields its URL."""
     if not MOTO.exists():
         pytest.skip("needs the object-store server: make servers")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    program = [str(MOTO), "-H", "127.0.0.1", "-p", str(port)]
-    with subprocess.Popen(program, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=os.environ | env) as server:
-        try:
-            for _ in range(1200):
-                with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
-                    break
-                assert server.poll() is None, "the object-store server ended"
-                time.sleep(0.1)
-            yield f"http://127.0.0.1:{port}"
-        finally:
-            server.terminate()
+    with listening(lambda port: [str(MOTO), "-H", "127.0.0.1", "-p", str(port)], **env) as url:
+        yield url
 
 
 @pytest.fixture(scope="module")
