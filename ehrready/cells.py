@@ -119,7 +119,7 @@ def build(con: duckdb.DuckDBPyConnection) -> list[str]:
         )
     con.execute("CREATE TEMP TABLE cell (t INTEGER, p BIGINT, place INTEGER, m INTEGER, combo BIGINT, n BIGINT)")
     for table in filled:
-        _records(con, table, known, several)
+        _records(con, table, known, several and not short)  # of narrow rows none but patients are here
     if con.execute("SELECT 1 FROM component LIMIT 1").fetchone():
         _components(con, known)
     _concepts(con, known)
