@@ -167,9 +167,9 @@ def _values(frames: dict[str, Frame]) -> Rows:
     for defect, kinds in PARSES.items():
         if defect in counted:
             yield name("observation.value", defect), f"SELECT record FROM reading WHERE kind IN ({', '.join(map(quote, kinds))})"
-    pairs = "SELECT record, kind, v, low, high, cls FROM (SELECT record, r, coalesce(u, '') AS u, kind, v, is_number FROM reading) "
+    pairs = "SELECT record, s, v, low, high, cls FROM (SELECT record, r, coalesce(u, '') AS u, s, v, is_number FROM reading) "
     pairs += "JOIN unit_pair USING (r, u) WHERE is_number"
-    for defect, test in (("implausible", "kind = 'number'"), ("sentinel", "kind <> 'number'")):
+    for defect, test in (("implausible", "s = 0"), ("sentinel", "s > 0")):
         if defect in counted:
             yield name("observation.value", defect), f"SELECT record FROM ({pairs}) WHERE (v < low OR v > high) AND {test}"
     for defect in ("unit-missing", "unit-unparseable", "unit-incommensurable"):

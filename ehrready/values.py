@@ -42,21 +42,9 @@ def measure(con: duckdb.DuckDBPyConnection, frames: dict[str, Frame]) -> None:
     _read(con, short)
     _judge(con)
     _cells(con)
-    frames["value_kinds"] = _rows(
-        con,
-        "SELECT coalesce(c.key, 'other'), coalesce(c.code, ''), k.kind, sum(k.n), count(k.p) FROM kind_cell k LEFT JOIN best_code c "
-        "USING (r) GROUP BY 1, 2, 3",
-        3,
-    )
-    frames["units"] = _rows(
-        con,
-        "SELECT 'observation.unit', coalesce(c.key, 'other'), coalesce(c.code, ''), shown, sum(n), count(p), "
-        "sum(CASE WHEN p IS NULL THEN n ELSE n * n END), sum(CASE WHEN p IS NULL THEN n ELSE n * total END) FROM "
-        "(SELECT r, shown, p, sum(n)::BIGINT n, sum(sum(n)) OVER (PARTITION BY p)::BIGINT total FROM (SELECT k, p, sum(n) n FROM number_sum GROUP BY k, p) "
-        "JOIN unit_pair USING (k) GROUP BY r, shown, p) LEFT JOIN best_code c USING (r) GROUP BY 1, 2, 3, 4",
-        4,
-    )
-    _histograms(con, frames)
+    frames["value_kinds"] = _kinds(con)
+    frames["units"] = _units(con)
+    frames["values"] |= _histograms(con)
     _relations(con, frames["relations"])
 
 
@@ -119,7 +107,7 @@ def _read(con: duckdb.DuckDBPyConnection, short: bool) -> None:
     con.execute("CREATE TEMP TABLE unit_tail (tail VARCHAR)")
     if known := [[word] for word in tails if units.listed(word)]:
         con.executemany("INSERT INTO unit_tail VALUES (?)", known)
-    sentinel = " ".join(f"WHEN {value} THEN 'number={value:.9g}'" for value in SENTINELS)
+    sentinel = " ".join(f"WHEN {value} THEN {place}" for place, value in enumerate(SENTINELS, 1))
     who, clock, joins = (
         # the time where it has a time of day: midnight is what a date becomes
         "patient_id",
@@ -132,9 +120,10 @@ def _read(con: duckdb.DuckDBPyConnection, short: bool) -> None:
         joins = "f LEFT JOIN rank_of x ON f.c0 = x.cid LEFT JOIN rank_of y ON f.c1 = y.cid"
     columns = (
         f"SELECT record, coalesce({rank}, 0) r, CASE WHEN p > 0 THEN p END AS p, clock, u, "
-        f"CASE WHEN kind = 'number' THEN CASE v {sentinel} ELSE kind END WHEN ends_with(kind, ':number-with-unit') "
+        f"CASE WHEN ends_with(kind, ':number-with-unit') "
         f"AND {tail} NOT IN (SELECT tail FROM unit_tail) THEN split_part(kind, ':', 1) || ':words' ELSE kind END kind, "
-        "kind IN ('number', 'comparator') is_number, CASE WHEN kind = 'number' THEN v END v "
+        f"kind IN ('number', 'comparator') is_number, CASE WHEN kind = 'number' THEN v END v, "
+        f"(CASE WHEN kind = 'number' THEN CASE v {sentinel} ELSE 0 END ELSE 0 END)::TINYINT s "
         f"FROM (SELECT record, {who}, "
         f"coalesce(CASE WHEN NOT {narrow.null_token('unit_code')} THEN unit_code END, unit) u, t, {_kind()} kind, value_number v, "
     )
@@ -164,49 +153,86 @@ def _judge(con: duckdb.DuckDBPyConnection) -> None:
     con.register("_pairs", pa.Table.from_arrays(arrays, names=["r", "u", "shown", "canonical", "cls", "low", "high"]))
     # a limit that was converted may be off by the last digit of a double: a value on it is not outside
     con.execute(
-        "CREATE TEMP TABLE unit_pair AS SELECT (row_number() OVER (ORDER BY r, u))::INTEGER k, * EXCLUDE (low, high), low - abs(low) * 1e-9 low, high + abs(high) * 1e-9 high FROM (SELECT "
+        "CREATE TEMP TABLE unit_pair AS SELECT (row_number() OVER (ORDER BY r, u))::INTEGER k, CASE WHEN r > 0 THEN (dense_rank() OVER "
+        "(ORDER BY r, canonical))::INTEGER END h, * EXCLUDE (low, high), low - abs(low) * 1e-9 low, high + abs(high) * 1e-9 high FROM (SELECT "
         "r::INTEGER r, u, shown, canonical, cls, try_cast(low AS DOUBLE) low, try_cast(high AS DOUBLE) high FROM _pairs)"
     )
     con.unregister("_pairs")
 
 
 def _cells(con: duckdb.DuckDBPyConnection) -> None:
-    """Add up per patient: ``kind_cell`` (code, kind) and ``number_cell`` (code, unit, sign, bucket, outside the limits).
+    """Add up per patient: ``number_sum``, the numbers by ``x`` (code, unit, sentinel or comparator, outside the limits), and ``kind_cell``.
 
-    Numbers are added up once, by the number ``k`` of their code and unit; all else comes from these sums.
+    ``numeral`` has a row per number: its ``x``, its coarse bucket ``c`` and the place ``i`` of its fine one in it; ``number_kind`` is
+    what each ``x`` stands for, with the numbers of its groups by kind and by unit.
+    """
+    typed, comparator = len(SENTINELS) + 2, len(SENTINELS) + 1
+    told = "".join(f" WHEN {place} THEN 'number={value:.9g}'" for place, value in enumerate(SENTINELS, 1))
+    con.execute(
+        f"CREATE TEMP TABLE numeral AS SELECT x, p, h, sign, c::SMALLINT c, (CASE WHEN sign = 0 THEN 0 ELSE b - {COARSE} * c + {COARSE - 1} END)::TINYINT i "
+        f"FROM (SELECT *, CASE WHEN sign = 0 THEN 0 ELSE ceil(b / {COARSE}.0)::INTEGER END c FROM (SELECT p, h, "
+        f"((k * {typed} + CASE WHEN v IS NULL THEN {comparator} ELSE s END) * 2 + CASE WHEN v < low OR v > high THEN 1 ELSE 0 END)::INTEGER x, "
+        "(CASE WHEN v = 0 THEN 0 WHEN v < 0 THEN -1 WHEN v > 0 THEN 1 END)::TINYINT sign, "
+        f"CASE WHEN v <> 0 THEN ceil(ln(abs(v)) / ln({GAMMA}))::INTEGER END b "
+        "FROM (SELECT coalesce(u, '') u, r, s, v, p FROM reading WHERE is_number) JOIN unit_pair USING (r, u)));"
+        "CREATE TEMP TABLE number_sum AS SELECT x, p, count(*) n FROM numeral GROUP BY x, p;"
+        f"CREATE TEMP TABLE number_kind AS SELECT x, r, shown, cls, beyond = 1 AND s = 0 AS implausible, beyond = 1 AND s > 0 AS sentinel, "
+        f"low IS NOT NULL AND s < {comparator} AS judged, kind, (dense_rank() OVER (ORDER BY r, kind))::INTEGER kk, "
+        "(dense_rank() OVER (ORDER BY r, shown))::INTEGER uu FROM (SELECT *, "
+        f"CASE s WHEN 0 THEN 'number'{told} ELSE 'comparator' END || CASE WHEN beyond = 1 THEN '!' ELSE '' END kind "
+        f"FROM (SELECT x, x % 2 AS beyond, (x // 2) % {typed} AS s, (x // {2 * typed})::INTEGER AS k FROM (SELECT DISTINCT x FROM number_sum)) "
+        "JOIN unit_pair USING (k));"
+        "CREATE TEMP TABLE kind_cell AS SELECT r, kind, p, count(*) n FROM reading WHERE NOT is_number GROUP BY r, kind, p"
+    )
+
+
+def _kinds(con: duckdb.DuckDBPyConnection) -> Frame:
+    """Return the kinds of values by code: records and patients."""
+    numbers = "SELECT kk, p, sum(n) n FROM number_sum JOIN number_kind USING (x) GROUP BY kk, p"
+    return _rows(
+        con,
+        "SELECT coalesce(c.key, 'other'), coalesce(c.code, ''), k.kind, k.n, k.patients FROM (SELECT r, kind, n, patients FROM "
+        f"(SELECT kk, sum(n) n, count(p) patients FROM ({numbers}) GROUP BY kk) JOIN (SELECT DISTINCT kk, r, kind FROM number_kind) USING (kk) "
+        "UNION ALL SELECT r, kind, sum(n), count(p) FROM kind_cell GROUP BY r, kind) k LEFT JOIN best_code c USING (r)",
+        3,
+    )
+
+
+def _units(con: duckdb.DuckDBPyConnection) -> Frame:
+    """Return the units by code: records, patients and the moments over patients."""
+    numbers = "SELECT uu, p, sum(n)::BIGINT n FROM number_sum JOIN number_kind USING (x) GROUP BY uu, p"
+    return _rows(
+        con,
+        "SELECT 'observation.unit', coalesce(c.key, 'other'), coalesce(c.code, ''), shown, n, patients, n2, n_of FROM (SELECT uu, sum(n) n, count(p) patients, "
+        "sum(CASE WHEN p IS NULL THEN n ELSE n * n END) n2, sum(CASE WHEN p IS NULL THEN n ELSE n * total END) n_of FROM "
+        f"(SELECT uu, p, n, sum(n) OVER (PARTITION BY p)::BIGINT total FROM ({numbers})) GROUP BY uu) JOIN (SELECT DISTINCT uu, r, shown FROM number_kind) USING (uu) "
+        "LEFT JOIN best_code c USING (r)",
+        4,
+    )
+
+
+def _histograms(con: duckdb.DuckDBPyConnection) -> Frame:
+    """Return the numbers without a comparator by code, canonical unit and bucket, fine and coarse: records and patients.
+
+    Patients are counted by coarse bucket with a bit for each fine one in it, so that the rows are grouped by patient once.
     """
     con.execute(
-        "CREATE TEMP TABLE number_sum AS SELECT k, kind, CASE WHEN v < low OR v > high THEN CASE WHEN kind = 'number' THEN 1 ELSE 2 END ELSE 0 END beyond, "
-        "v IS NOT NULL AS told, CASE WHEN v = 0 THEN 0 WHEN v < 0 THEN -1 WHEN v > 0 THEN 1 END sign, "
-        f"CASE WHEN v <> 0 THEN ceil(ln(abs(v)) / ln({GAMMA}))::INTEGER END b, p, count(*) n FROM "
-        "(SELECT coalesce(u, '') u, r, kind, v, p FROM reading WHERE is_number) JOIN unit_pair USING (r, u) GROUP BY k, kind, beyond, told, sign, b, p;"
-        "CREATE TEMP VIEW number_cell AS SELECT r, shown, canonical, cls, low IS NOT NULL AND told AS judged, CASE beyond WHEN 1 THEN 'implausible' "
-        "WHEN 2 THEN 'sentinel' END outside, sign, b, p, n FROM number_sum JOIN unit_pair USING (k);"
-        "CREATE TEMP TABLE kind_cell AS SELECT r, kind || CASE WHEN beyond > 0 THEN '!' ELSE '' END kind, p, sum(n)::BIGINT n FROM (SELECT k, kind, beyond, p, "
-        "sum(n) n FROM number_sum GROUP BY k, kind, beyond, p) JOIN unit_pair USING (k) GROUP BY 1, 2, 3 UNION ALL "
-        "SELECT r, kind, p, count(*) n FROM reading WHERE NOT is_number GROUP BY r, kind, p"
+        "CREATE TEMP TABLE bucket AS SELECT h, sign, c, i, count(*) n FROM numeral WHERE h IS NOT NULL AND sign IS NOT NULL GROUP BY h, sign, c, i;"
+        "CREATE TEMP TABLE in_bucket AS SELECT h, sign, c, fine, count(p) patients FROM (SELECT h, sign, c, p, bit_or(bit) fine FROM "
+        "(SELECT h, sign, c, p, 1::INTEGER << i AS bit FROM numeral WHERE h IS NOT NULL AND sign IS NOT NULL) GROUP BY h, sign, c, p) GROUP BY h, sign, c, fine"
     )
-
-
-def _histograms(con: duckdb.DuckDBPyConnection, frames: dict[str, Frame]) -> None:
-    """Count the numbers without a comparator by code, canonical unit and bucket, fine and coarse."""
-    con.execute(
-        "CREATE TEMP TABLE histogram AS SELECT (row_number() OVER (ORDER BY r, canonical))::INTEGER h, r, canonical FROM (SELECT DISTINCT r, canonical "
-        "FROM unit_pair WHERE r > 0);"
-        "CREATE TEMP TABLE histogram_of AS SELECT k, h FROM unit_pair JOIN histogram USING (r, canonical);"
-        "CREATE TEMP TABLE fine AS SELECT h, sign, b, p, sum(n)::BIGINT n FROM number_sum JOIN histogram_of USING (k) WHERE sign IS NOT NULL "
-        "GROUP BY h, sign, b, p"
+    of_one = "SELECT h, sign, c, i, sum(patients) patients FROM in_bucket JOIN bucket USING (h, sign, c) WHERE (fine >> i) & 1 = 1 GROUP BY h, sign, c, i"
+    fine = (
+        f"SELECT h, sign, '' AS width, {COARSE} * c - {COARSE - 1} + i AS b, n, patients FROM bucket JOIN ({of_one}) USING (h, sign, c, i)"
     )
-    for step, prefix in ((1, ""), (COARSE, "c")):
-        coarse = f"(SELECT h, sign, ceil(b / {step}.0)::INTEGER b, p, sum(n)::BIGINT n FROM fine GROUP BY ALL)"
-        rows = "fine" if step == 1 else coarse
-        frames["values"] |= _rows(
-            con,
-            f"SELECT c.key, c.code, canonical, CASE sign WHEN 0 THEN '{prefix}zero' WHEN -1 THEN 'neg:{prefix}' || b ELSE '{prefix}' || b END, n, patients "
-            f"FROM (SELECT h, sign, b, sum(n) n, count(p) patients FROM {rows} GROUP BY h, sign, b) "
-            "JOIN histogram USING (h) JOIN best_code c USING (r)",
-            4,
-        )
+    coarse = "SELECT h, sign, 'c' AS width, c AS b, n, patients FROM (SELECT h, sign, c, sum(n) n FROM bucket GROUP BY h, sign, c) "
+    coarse += "JOIN (SELECT h, sign, c, sum(patients) patients FROM in_bucket GROUP BY h, sign, c) USING (h, sign, c)"
+    return _rows(
+        con,
+        "SELECT c.key, c.code, canonical, CASE sign WHEN 0 THEN width || 'zero' WHEN -1 THEN 'neg:' || width || b ELSE width || b END, n, patients "
+        f"FROM ({fine} UNION ALL {coarse}) JOIN (SELECT DISTINCT h, r, canonical FROM unit_pair) USING (h) JOIN best_code c USING (r)",
+        4,
+    )
 
 
 def _relations(con: duckdb.DuckDBPyConnection, frame: Frame) -> None:
@@ -220,8 +246,10 @@ def _relations(con: duckdb.DuckDBPyConnection, frame: Frame) -> None:
         for i, kind in enumerate(defects):
             frame[element, kind] = (int(row[1 + 2 * i]), int(row[0]), int(row[2 + 2 * i]))
 
+    numbers = "number_sum JOIN number_kind USING (x)"
     lists = {defect: f"kind IN ({', '.join(map(quote, kinds))})" for defect, kinds in PARSES.items()}
-    add("observation.value", "kind_cell", "starts_with(kind, 'number') OR kind = 'comparator' OR contains(kind, ':')", lists)
-    add("observation.value", "number_cell", "judged", {kind: f"outside = '{kind}'" for kind in ("implausible", "sentinel")})
+    both = "(SELECT kind, p, n FROM kind_cell WHERE contains(kind, ':') UNION ALL SELECT 'number', NULL, sum(n)::BIGINT FROM number_sum)"
+    add("observation.value", both, "true", lists)
+    add("observation.value", numbers, "judged", {kind: kind for kind in ("implausible", "sentinel")})
     classes = ("unit-missing", "unit-unparseable", "unit-incommensurable")
-    add("observation.unit", "number_cell", "true", {cls: f"cls = '{cls}'" for cls in classes})
+    add("observation.unit", numbers, "true", {cls: f"cls = '{cls}'" for cls in classes})
