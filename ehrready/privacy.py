@@ -211,7 +211,8 @@ def hide_profile(profile: Profile, sites: Collection[str] = ()) -> Profile:
 
 def _alone(frames: dict[str, Frame], sites: Collection[str]) -> dict[str, Frame]:
     """Return the frames of the whole or of a site with what is hidden whatever else is known."""
-    frames = {name: dict(frame) for name, frame in frames.items()}
+    # in key order: what goes with a small cell depends on the order of the sums, and rows come as the engine's threads made them
+    frames = {name: dict(sorted(frame.items())) for name, frame in frames.items()}
     frames["states"] = _pool_sites(frames["states"], sites)
     frames["values"] = _frequent(frames["values"])
     frames["relations"] = _hide_relations(frames["relations"], Profile(frames=frames).tables())
