@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import gc
+import os
 import signal
 import sys
 from functools import reduce
@@ -271,6 +273,8 @@ def doctor() -> None:
 def main() -> None:
     """Run the command line and turn every outcome into an exit code; never a traceback, never a value."""
     _no_core_dumps()
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # no algebra is done: NumPy's other threads would only spin
+    gc.set_threshold(50_000, 20, 20)  # a run makes few cycles and many objects: looking through them was a tenth of a short one
     if sys.argv[1:] == ["--version"]:  # scripts ask often: the parser need not be built for it
         sys.stdout.write(f"ehrready {__version__}\n")
         sys.exit(Exit.PASSED)

@@ -172,7 +172,7 @@ def build(
         "releases": [] if profile.only_predictions else panel(profile, records, store, internal),
         "distributions": [
             *course(profile, training, {f.rule.check: f.rule.options for f in findings}, internal=internal),
-            *([] if profile.only_predictions else distributions(profile, records, internal=internal)),
+            *([] if profile.only_predictions else distributions(leaving if profile.internal else profile, records, internal=internal)),
         ],
         "ledger": rows if internal else hiding.told_rows(rows, profile, leaving),
         "provenance": {

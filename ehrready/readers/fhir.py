@@ -18,8 +18,8 @@ import duckdb
 import numpy as np
 import orjson
 import pyarrow as pa
-import yaml
 
+from ehrready import resources
 from ehrready.engines.duckdb import quote
 from ehrready.readers import fhir_bundles, fhir_sql
 from ehrready.readers.ahead import ahead
@@ -55,8 +55,7 @@ _POSITION = (1 << POSITION_BITS) - 1
 @functools.cache
 def mapping() -> dict[str, Any]:
     """Return mappings/fhir.yaml: canonical table to its types, columns and concepts."""
-    text = (Path(__file__).parent / "mappings" / "fhir.yaml").read_text("utf-8")
-    loaded: dict[str, Any] = yaml.safe_load(text)
+    loaded: dict[str, Any] = resources.data(Path(__file__).parent / "mappings" / "fhir.yaml")
     return loaded
 
 

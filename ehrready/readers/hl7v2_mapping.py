@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import yaml
+from ehrready import resources
 
 #: Segments that say whose message it is: they come as context, not as the last one before a row.
 CONTEXT = ("MSH", "PID", "PV1")
@@ -18,8 +18,7 @@ _PLACE = re.compile(r"([A-Z][A-Z0-9]{2})-(\d{1,3})(?:\.(\d{1,2}))?(?:\.(\d{1,2})
 @functools.cache
 def mapping() -> dict[str, Any]:
     """Return mappings/hl7v2.yaml: where each canonical column comes from."""
-    text = (Path(__file__).parent / "mappings" / "hl7v2.yaml").read_text("utf-8")
-    loaded: dict[str, Any] = yaml.safe_load(text)
+    loaded: dict[str, Any] = resources.data(Path(__file__).parent / "mappings" / "hl7v2.yaml")
     return loaded
 
 

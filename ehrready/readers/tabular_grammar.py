@@ -29,6 +29,7 @@ from ehrready.readers.tabular_mapping import (
     Where,
     YearMonthDay,
 )
+from ehrready.resources import YAML
 from ehrready.tables import CODED, TABLES, table_of
 
 #: A mapping file larger than this is refused.
@@ -91,7 +92,7 @@ class _Checker:
                 return None
             text = data.decode("utf-8-sig")
             depth = 0
-            for event in yaml.parse(text, Loader=yaml.SafeLoader):
+            for event in yaml.parse(text, Loader=YAML):
                 depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
                 if depth > MAX_DEPTH:
                     self.problem(1, f"nested deeper than {MAX_DEPTH} levels")
@@ -100,7 +101,7 @@ class _Checker:
                     line = event.start_mark.line + 1 if event.start_mark else 1
                     self.problem(line, "aliases and anchors are not allowed")
                     return None
-            root = yaml.compose(text, Loader=yaml.SafeLoader)
+            root = yaml.compose(text, Loader=YAML)
         except OSError:
             self.problem(1, "the file could not be read")
         except UnicodeDecodeError:

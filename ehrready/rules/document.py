@@ -8,12 +8,12 @@ from collections.abc import Iterable
 from typing import Any
 
 import yaml
+from yaml.constructor import SafeConstructor
 
 from ehrready.errors import UsageError
+from ehrready.resources import YAML
 
 MAX_BYTES = 1_000_000
-#: libyaml's parser where PyYAML was built with it: ten times faster, the same nodes.
-_Loader: type[Any] = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 #: YAML collections within collections; PyYAML composes by recursion.
 _MAX_DEPTH = 50
 
@@ -25,14 +25,14 @@ def compose(data: bytes, place: str, what: str) -> yaml.Node | None:
     try:
         text = data.decode("utf-8-sig")
         depth = 0
-        for event in yaml.parse(text, _Loader):
+        for event in yaml.parse(text, YAML):
             if isinstance(event, yaml.AliasEvent):
                 raise UsageError(f"{place}:{_line(event)}: YAML aliases are not allowed: write it out")
             depth += isinstance(event, yaml.CollectionStartEvent)
             depth -= isinstance(event, yaml.CollectionEndEvent)
             if depth > _MAX_DEPTH:
                 raise UsageError(f"{place}:{_line(event)}: nested deeper than {_MAX_DEPTH} levels")
-        return yaml.compose(text, _Loader)
+        return yaml.compose(text, YAML)
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 1
         raise UsageError(f"{place}:{line}: not valid YAML here: check indentation, colons and quotes") from None
@@ -86,7 +86,7 @@ class Document:
     def value(self, node: yaml.Node) -> Any:
         """Return a node as Python data; a scalar that YAML cannot make (a date that does not exist) is a mistake and None."""
         try:
-            return yaml.SafeLoader("").construct_document(node)
+            return SafeConstructor().construct_document(node)
         except (yaml.YAMLError, ValueError, OverflowError, TypeError):
             self.wrong(node, "not a value that YAML knows: put it in quotes")
             return None

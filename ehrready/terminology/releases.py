@@ -15,11 +15,14 @@ from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ehrready.errors import UsageError
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 #: Environment variable that names the folder of the user's tables, instead of the platform's data folder.
 VARIABLE = "EHRREADY_TERMINOLOGY"
@@ -61,6 +64,7 @@ class ReleaseTable:
     path: Path | None = None
     lists: dict[str, list[tuple[str, ...]]] = field(default_factory=dict)
     attributes: dict[str, list[str]] = field(default_factory=dict)
+    _held: dict[str, pa.Array] = field(default_factory=dict, repr=False)
 
     def positions(self, codes: Sequence[str] | np.ndarray) -> np.ndarray:
         """Return the row of each code, -1 where the table does not have it."""
@@ -91,15 +95,19 @@ class ReleaseTable:
     def attribute(self, position: int, key: str) -> str:
         """Return an attribute of the code in this row (LOINC's ``property``), ``""`` when there is none."""
         if key not in self.attributes:
-            self.attributes[key] = [value or "" for value in self._read(key)] if key in self._columns else []
+            self.attributes[key] = [value or "" for value in self._read(key).to_pylist()] if key in self._columns else []
         values = self.attributes[key]
         return values[position] if values else ""
 
     def _list(self, column: str, position: int) -> tuple[str, ...]:
-        if column not in self.lists:
-            self.lists[column] = [tuple(value or ()) for value in self._read(column)] if column in self._columns else []
-        rows = self.lists[column]
-        return rows[position] if rows else ()
+        if column in self.lists:
+            rows = self.lists[column]
+            return rows[position] if rows else ()
+        if column not in self._columns:
+            return ()
+        if column not in self._held:  # of 98,000 codes a run asks for the names of those it has seen
+            self._held[column] = self._read(column)
+        return tuple(self._held[column][position].as_py() or ())
 
     @cached_property
     def _columns(self) -> frozenset[str]:
@@ -109,11 +117,10 @@ class ReleaseTable:
 
         return frozenset(pq.read_schema(self.path).names)
 
-    def _read(self, column: str) -> list[Any]:
+    def _read(self, column: str) -> pa.Array:
         import pyarrow.parquet as pq
 
-        values: list[Any] = pq.ParquetFile(self.path).read(columns=[column]).column(0).to_pylist()
-        return values
+        return pq.ParquetFile(self.path).read(columns=[column]).column(0).combine_chunks()
 
 
 def load(path: Path) -> ReleaseTable:
