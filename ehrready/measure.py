@@ -64,7 +64,8 @@ def _records(con: duckdb.DuckDBPyConnection, frames: dict[str, Frame], store: St
     codings.measure(con, frames, store)
     _demographic(con)
     tables = [table for table in TABLES if con.execute(f'SELECT 1 FROM "{table}" WHERE excluded IS NULL LIMIT 1').fetchone()]
-    tables = [table for table in TABLES if table in {*tables, *narrow.tables(con)}]
+    short = narrow.tables(con)
+    tables = [table for table in TABLES if table in tables or table in short]
     states.measure(con, frames, tables)
     _excluded(con, frames)
     frames["defects"] = _frame(con, "SELECT element, kind, count(*), count(DISTINCT patient_id) FROM defect GROUP BY 1, 2", 2)

@@ -99,7 +99,7 @@ def there(con: Any) -> bool:
 
     if not isinstance(con, duckdb.DuckDBPyConnection):
         return False  # another engine reads the canonical tables
-    return bool(con.execute("SELECT 1 FROM information_schema.tables WHERE table_name = 'narrow'").fetchone())
+    return bool(con.execute("SELECT 1 FROM duckdb_views() WHERE view_name = 'narrow'").fetchone())
 
 
 def select(table: str, source_type: str, source: str, given: set[str]) -> str:

@@ -68,6 +68,8 @@ def reader(name: str) -> Reader | None:
 
 def provenance(kind: str, used: set[str]) -> list[str]:
     """Return ``kind:name (package version)`` of those of ``used`` that were loaded, sorted."""
+    if not _loaded:
+        return []  # looking through the metadata of every installed package takes a while
     return sorted(
         f"{kind}:{point.name} ({_origin(point)})"
         for point in metadata.entry_points(group=GROUPS[kind])

@@ -46,12 +46,14 @@ class Suppression:
         self.hidden: set[Cell] = set()
         self.told: set[Cell] = set()  # written elsewhere: hiding them here would hide nothing
         self._people: dict[str, int] = {}
+        self._frames: dict[str, Frame] = {}
         self._sums: list[Sum] = []
         self._of: dict[Cell, list[int]] = defaultdict(list)
 
     def frame(self, name: str, cells: Frame, people: int) -> None:
         """Take in a frame; ``people`` is the place of the patients among its values (0 where nothing else is counted)."""
         self._people[name] = people
+        self._frames[name] = cells
         for key, values in cells.items():
             self.values[name, key] = values
             if values[0] is None or any(small(values[i]) for i in {0, people}):
@@ -69,18 +71,19 @@ class Suppression:
 
     def sum(self, whole: Cell, parts: Iterable[Cell]) -> None:
         """Say that the whole holds its parts, and perhaps more; a whole that is absent or less than its parts says nothing."""
-        members = tuple(sorted(part for part in parts if part in self.values))
-        n = self.values.get(whole, (None,))[0]
+        values = self.values
+        members = [part for part in parts if part in values]
+        n = values.get(whole, (None,))[0]
         if n is None or not members:
             return
-        rest = n - sum(self.values[part][0] or 0 for part in members)
-        if any(self.values[part][0] is None for part in members):
-            rest = max(rest, 0)
-        if rest < 0:
-            return
+        rest = n - sum([values[part][0] or 0 for part in members])
+        if rest < 0 and any(values[part][0] is None for part in members):
+            rest = 0
+        if rest < 0 or rest >= SMALLEST:
+            return  # parts behind so large a rest cannot be told, whatever else is known (see _close)
         for cell in (whole, *members):
             self._of[cell].append(len(self._sums))
-        self._sums.append(Sum(whole, members, rest))
+        self._sums.append(Sum(whole, tuple(sorted(members)), rest))
 
     def close(self) -> None:
         """Hide further cells until no sum gives a small one away."""
@@ -100,6 +103,8 @@ class Suppression:
         gone = [part for part in one.parts if part in self.hidden]
         unknown = len(gone) + (one.rest > 0)
         whole_known = one.whole not in self.hidden
+        if whole_known and not unknown:
+            return []
         free = [part for part in one.parts if part not in self.hidden and part not in self.told]
         # beside what is told elsewhere even a part that is none keeps a hidden whole from being added up
         zeros = not whole_known and len(free) + len(gone) < len(one.parts)
@@ -138,9 +143,8 @@ class Suppression:
     def kept(self, name: str) -> Frame:
         """Return a frame as it may leave: hidden rows hold None."""
         return {
-            key: tuple(None for _ in values) if (name, key) in self.hidden else values
-            for (frame, key), values in self.values.items()
-            if frame == name
+            key: tuple(None for _ in values) if (name, key) in self.hidden else self.values[name, key]
+            for key, values in self._frames.get(name, {}).items()
         }
 
 

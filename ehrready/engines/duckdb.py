@@ -143,6 +143,7 @@ def folder_of(con: duckdb.DuckDBPyConnection) -> Path:
 
 def prepare(con: duckdb.DuckDBPyConnection) -> None:
     """Make the macros and the canonical tables, empty."""
+    con.execute("PRAGMA disable_checkpoint_on_shutdown")  # the database is thrown away, not tidied up
     # one transaction: each would be written to the disk by itself
     con.execute("BEGIN")
     con.execute(MACROS + _WRITTEN_OUT)

@@ -179,8 +179,9 @@ class _Counts:
         """Write the canonical tables ``types`` and ``generic_column``."""
         for table, n in sorted(self._types.items()):
             con.execute("INSERT INTO types VALUES (?, ?, ?)", [source, table, n])
-        for key, sums in sorted(self._columns.items()):
-            con.execute("INSERT INTO generic_column VALUES (?, ?, ?, ?, ?, ?)", [*key, *sums])
+        if rows := [[*key, *sums] for key, sums in sorted(self._columns.items())]:  # in one statement: there may be hundreds
+            places = ", ".join(["(?, ?, ?, ?, ?, ?)"] * len(rows))
+            con.execute(f"INSERT INTO generic_column VALUES {places}", [value for row in rows for value in row])
 
 
 class _Reading:
