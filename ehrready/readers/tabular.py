@@ -9,6 +9,7 @@ file stands alone, so that its neighbours stay and nothing of it does.
 from __future__ import annotations
 
 import contextlib
+import functools
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -77,8 +78,10 @@ class OmopReader(_MappedReader):
     #: whether nobody needs the canonical tables but the measures: then records may go to narrow tables
     narrow = False
 
-    def __init__(self) -> None:
-        self._mapping = shipped("omop")
+    # read when a file may be a table, and not before
+    @functools.cached_property
+    def _mapping(self) -> TableMapping:  # type: ignore[override]
+        return shipped("omop")
 
     def recognise(self, path: Path, head: bytes) -> str:
         """Return the OMOP table's name (lower case) where name and key columns are both there, else ``""``.
