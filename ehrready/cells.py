@@ -117,22 +117,28 @@ def build(con: duckdb.DuckDBPyConnection) -> list[str]:
             if not short
             else f"CREATE TEMP TABLE known_pair AS SELECT DISTINCT e, p FROM {narrow.of('encounter')} WHERE e IS NOT NULL AND p IS NOT NULL"
         )
-    con.execute("CREATE TEMP TABLE cell (t INTEGER, p BIGINT, place INTEGER, m INTEGER, combo BIGINT, n BIGINT)")
+    counted = "counted" if short else "cell"
+    con.execute(f"CREATE TEMP TABLE {counted} (t INTEGER, p BIGINT, place INTEGER, m INTEGER, combo BIGINT, n BIGINT)")
     for table in filled:
-        _records(con, table, known, several and not short)  # of narrow rows none but patients are here
+        _records(con, counted, table, known, several and not short)  # of narrow rows none but patients are here
     if con.execute("SELECT 1 FROM component LIMIT 1").fetchone():
         _components(con, known)
-    _concepts(con, known)
+    _concepts(con, counted, known)
     if short:
-        con.execute("CREATE TEMP TABLE narrow_table (t INTEGER, name VARCHAR)")
-        for table in TABLES:
-            if table != "patient" and con.execute(f"SELECT 1 FROM {narrow.of(table)} LIMIT 1").fetchone():
-                con.execute("INSERT INTO narrow_table VALUES (?, ?)", [NUMBER[table], table])
-                rows = narrow.joined(table, several)
-                con.execute(
-                    f"INSERT INTO cell SELECT {NUMBER[table]}, p, place, m, combo, count(*) FROM {rows} GROUP BY p, place, m, combo"
-                )
+        _narrow(con, several)
     return filled
+
+
+def _narrow(con: duckdb.DuckDBPyConnection, several: bool) -> None:
+    """Make ``cell`` a view that has narrow records one by one: groups of them are nearly as many, and every measure asks for larger ones."""
+    con.execute("CREATE TEMP TABLE narrow_table (t INTEGER, name VARCHAR)")
+    parts = ["SELECT t, p, place, m, combo, n FROM counted"]
+    for table in TABLES:
+        if table != "patient" and con.execute(f"SELECT 1 FROM {narrow.of(table)} LIMIT 1").fetchone():
+            con.execute("INSERT INTO narrow_table VALUES (?, ?)", [NUMBER[table], table])
+            con.execute(f"CREATE TEMP TABLE cell_{table} AS SELECT p, place, m, combo FROM {narrow.joined(table, several)}")
+            parts.append(f"SELECT {NUMBER[table]}, p, place, m, combo, 1 FROM cell_{table}")
+    con.execute(f"CREATE TEMP VIEW cell AS {' UNION ALL '.join(parts)}")
 
 
 def _people(con: duckdb.DuckDBPyConnection, filled: list[str], short: bool) -> None:
@@ -144,7 +150,9 @@ def _people(con: duckdb.DuckDBPyConnection, filled: list[str], short: bool) -> N
     said = " UNION ALL ".join(f'SELECT patient_id FROM "{table}"' for table in [*filled, "concept", "coding"])
     number = "row_number() OVER (ORDER BY patient_id)"
     if short:  # a person's number is its id
-        said += " UNION ALL SELECT DISTINCT p::VARCHAR FROM narrow"
+        said += "".join(
+            f" UNION ALL SELECT p::VARCHAR FROM (SELECT DISTINCT p FROM {narrow.of(table)})" for table in TABLES if table != "patient"
+        )
         number = "CAST(patient_id AS BIGINT)"
     con.execute(
         f"CREATE TEMP TABLE lifetime AS SELECT patient_id, strftime(min({day('birth_date', _LO)}) - 1, '%Y-%m-%d') born, "
@@ -188,7 +196,7 @@ def _places(con: duckdb.DuckDBPyConnection, filled: list[str], short: bool) -> b
     A single site needs the joins, too, since profiles of several hospitals must add up.
     """
     said = " UNION ALL ".join(f'SELECT site FROM "{table}"' for table in [*filled, "concept"])
-    said += " UNION ALL SELECT DISTINCT site FROM narrow" if short else ""
+    said += f" UNION ALL SELECT DISTINCT site FROM {narrow.of('encounter')}" if short else ""
     con.execute(
         "CREATE TEMP TABLE place AS SELECT site, (row_number() OVER (ORDER BY site))::INTEGER AS place FROM "
         f"(SELECT DISTINCT site FROM ({said}) WHERE site IS NOT NULL)"
@@ -197,7 +205,10 @@ def _places(con: duckdb.DuckDBPyConnection, filled: list[str], short: bool) -> b
     asked = "SELECT site FROM visit UNION ALL SELECT site FROM person UNION ALL SELECT site FROM concept"
     known = bool(con.execute(f"SELECT 1 FROM ({asked}) WHERE site IS NOT NULL LIMIT 1").fetchone())
     for table in ("person", "visit") if short else ():
-        con.execute(f"CREATE OR REPLACE TEMP TABLE {table} AS SELECT x.*, s.place FROM {table} x LEFT JOIN place s ON x.site = s.site")
+        more = f", {narrow.lifetime()}" if table == "person" else ""
+        con.execute(
+            f"CREATE OR REPLACE TEMP TABLE {table} AS SELECT x.*, s.place{more} FROM {table} x LEFT JOIN place s ON x.site = s.site"
+        )
     return known
 
 
@@ -209,8 +220,8 @@ def _joined(key: str, known: bool) -> tuple[str, str]:
     return ("s.place" if known else "NULL::INTEGER"), joins
 
 
-def _records(con: duckdb.DuckDBPyConnection, table: str, known: bool, several: bool) -> None:
-    """Count the records of a table into ``cell``."""
+def _records(con: duckdb.DuckDBPyConnection, counted: str, table: str, known: bool, several: bool) -> None:
+    """Count the records of a table."""
     key = {"patient": "patient_id", "encounter": "id"}.get(table, "encounter_id")
     place, joins = _joined(key, known)
     if several:
@@ -218,7 +229,7 @@ def _records(con: duckdb.DuckDBPyConnection, table: str, known: bool, several: b
     parts = [f"{digit} * {1 << shift(element)}" for element, digit in _digits(table).items()]
     parts += [f"(CASE WHEN {test} THEN {1 << _BIT[flag]} ELSE 0 END)" for flag, test in _flags(table, several).items()]
     con.execute(
-        f"INSERT INTO cell SELECT {NUMBER[table]}, p, place, m, combo, count(*) FROM (SELECT a.p, {place} AS place, {MONTH.format('t.at')} AS m, "
+        f"INSERT INTO {counted} SELECT {NUMBER[table]}, p, place, m, combo, count(*) FROM (SELECT a.p, {place} AS place, {MONTH.format('t.at')} AS m, "
         f'CASE WHEN t.excluded IS NOT NULL THEN 2 ELSE 1 + {" + ".join(parts)} END AS combo FROM "{table}" t{joins}) GROUP BY p, place, m, combo'
     )
 
@@ -323,13 +334,13 @@ def state_test(element: str, state: str) -> str:
     return f"({digit}) = {_DIGIT[state]}"
 
 
-def _concepts(con: duckdb.DuckDBPyConnection, known: bool) -> None:
-    """Count the states of the coded elements into ``cell``: of the first concept of each record."""
+def _concepts(con: duckdb.DuckDBPyConnection, counted: str, known: bool) -> None:
+    """Count the states of the coded elements: of the first concept of each record."""
     con.execute("CREATE TEMP TABLE coded_element (element VARCHAR, t INTEGER, unit BIGINT)")
     con.executemany("INSERT INTO coded_element VALUES (?, ?, ?)", [[e, NUMBER[table_of(e)], 1 << shift(e)] for e in CODED])
     place, joins = _joined("encounter_id", known)
     con.execute(
-        f"INSERT INTO cell SELECT t, p, place, m, digit * unit, count(*) FROM (SELECT c.t, c.unit, a.p, {place} AS place, {MONTH.format('t.at')} AS m, "
+        f"INSERT INTO {counted} SELECT t, p, place, m, digit * unit, count(*) FROM (SELECT c.t, c.unit, a.p, {place} AS place, {MONTH.format('t.at')} AS m, "
         f"{concept_digit()} AS digit FROM concept t JOIN coded_element c ON t.element = c.element{joins} WHERE {COUNTED.replace('element', 't.element')}) "
         "GROUP BY t, p, place, m, digit, unit"
     )

@@ -68,7 +68,7 @@ def measure(con: duckdb.DuckDBPyConnection, frames: dict[str, Frame], store: Sto
     con.execute(
         "CREATE OR REPLACE TEMP TABLE term AS SELECT t.q, t.version, t.display, t.most, j.* FROM term t JOIN judge j ON t.element = j.element "
         "AND t.s = j.s AND t.c = j.c;"
-        f"CREATE TEMP TABLE said AS SELECT t.q, g.record, g.concept, CASE WHEN a.p > 0 THEN a.p END AS p, {_STRICT.format('g.used')} AS m "
+        f"CREATE TEMP TABLE {'said_text' if short else 'said'} AS SELECT t.q, g.record, g.concept, CASE WHEN a.p > 0 THEN a.p END AS p, {_STRICT.format('g.used')} AS m "
         f"FROM ({_used(con)}) g JOIN term t ON g.element = t.element AND coalesce(g.\"system\", '') = t.s AND coalesce(g.code, '') = t.c "
         "AND coalesce(g.version, '') = t.version AND coalesce(g.display, '') = t.display LEFT JOIN person a ON g.patient_id = a.patient_id"
     )
@@ -91,14 +91,14 @@ def views(con: duckdb.DuckDBPyConnection) -> None:
 
 
 def _said_narrow(con: duckdb.DuckDBPyConnection) -> None:
-    """Add the narrow codings to ``said``; ``term_of`` is what each concept id of an element is."""
+    """Make ``said`` a view that has the narrow codings, too; ``term_of`` is what each concept id of an element is."""
     late = ", ".join(str(CODED.index(element)) for element in LATE)
     con.execute(
         "CREATE TEMP TABLE term_of AS SELECT e.el, k.id AS cid, t.q, t.pid FROM narrow_concept k JOIN term t ON t.s = coalesce(k.\"system\", '') "
         "AND t.c = coalesce(k.code, '') AND t.version = coalesce(k.version, '') AND t.display = coalesce(k.display, '') JOIN element_of e ON e.element = t.element;"
-        "INSERT INTO said SELECT t.q, n.record, 1, n.p, n.m FROM narrow_coding n JOIN term_of t ON n.el = t.el AND n.cid = t.cid "
-        f"WHERE n.el NOT IN ({late});"
-        "INSERT INTO said SELECT t.q, n.record, 1, n.p, coalesce(v.used, n.m) FROM narrow_coding n JOIN term_of t ON n.el = t.el AND n.cid = t.cid "
+        "CREATE TEMP VIEW said AS SELECT q, record, concept, p, m FROM said_text UNION ALL "
+        f"SELECT t.q, n.record, 1, n.p, n.m FROM narrow_coding n JOIN term_of t ON n.el = t.el AND n.cid = t.cid WHERE n.el NOT IN ({late}) UNION ALL "
+        "SELECT t.q, n.record, 1, n.p, coalesce(v.used, n.m) FROM narrow_coding n JOIN term_of t ON n.el = t.el AND n.cid = t.cid "
         f"LEFT JOIN visit v ON n.e = v.e WHERE n.el IN ({late})"
     )
 

@@ -7,7 +7,7 @@ so that distinct patients and the moments for the design effect (Σn², Σn·of)
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from ehrready import cells, codings, custom, narrow, overlaps, relations, sites, states, values
@@ -62,11 +62,12 @@ def _records(con: duckdb.DuckDBPyConnection, frames: dict[str, Frame], store: St
     """Measure the records of the canonical tables: what is the same for the whole data set and for the records of one site."""
     cells.build(con)
     codings.measure(con, frames, store)
-    _demographic(con)
+    made = states.build(con)
+    _demographic(con, [table.name for table in made if table.name not in {"patient", "condition", "allergy"}])
     tables = [table for table in TABLES if con.execute(f'SELECT 1 FROM "{table}" WHERE excluded IS NULL LIMIT 1').fetchone()]
     short = narrow.tables(con)
     tables = [table for table in TABLES if table in tables or table in short]
-    states.measure(con, frames, tables)
+    states.measure(con, frames, made, tables)
     _excluded(con, frames)
     frames["defects"] = _frame(con, "SELECT element, kind, count(*), count(DISTINCT patient_id) FROM defect GROUP BY 1, 2", 2)
     values.measure(con, frames)
@@ -145,17 +146,16 @@ _OMOP = {"1": "american-indian", "2": "asian", "3": "black", "4": "pacific-islan
          "Not Hispanic": "not-hispanic"}  # fmt: skip
 
 
-def _demographic(con: duckdb.DuckDBPyConnection) -> None:
+def _demographic(con: duckdb.DuckDBPyConnection, dated: Sequence[str]) -> None:
     """Create ``demographic``: the groups each patient belongs to, in words of the administrative code sets; NULL when unknown.
 
     Age is that at the patient's last event, so that it does not depend on who else is in the data.
     """
     omb, omop = (" ".join(f"WHEN {quote(code)} THEN {quote(name)}" for code, name in names.items()) for names in (_OMB, _OMOP))
     group = f"CASE WHEN j.key = 'cdcrec' THEN CASE j.code {omb} END ELSE CASE split_part(j.code, '.', 1) {omop} END END"
-    dated = ", ".join(str(number) for table, number in cells.NUMBER.items() if table not in {"patient", "condition", "allergy"})
+    years = " UNION ALL ".join(f"SELECT p, y FROM whole_{table} WHERE p > 0" for table in dated) or "SELECT NULL::BIGINT p, NULL::INTEGER y"
     con.execute(
-        "CREATE TEMP TABLE demographic AS WITH seen AS (SELECT p, max(CASE WHEN m >= 190000 AND m < 210000 THEN m // 100 WHEN m < -1 THEN -m END) y "
-        f"FROM cell WHERE p > 0 AND (combo & 3) > 0 AND t IN ({dated}) GROUP BY p), "
+        f"CREATE TEMP TABLE demographic AS WITH seen AS (SELECT p, max(y) y FROM ({years}) GROUP BY p), "
         f"said_of AS (SELECT element, p, CASE WHEN count(DISTINCT grp) = 1 THEN min(grp) WHEN count(DISTINCT grp) > 1 THEN 'several' END grp "
         f"FROM (SELECT j.element, s.p, {group} grp FROM per_term s JOIN term j USING (q) "
         "WHERE j.element IN ('patient.race', 'patient.ethnicity') AND j.key IN ('cdcrec', 'omop:race', 'omop:ethnicity')) GROUP BY 1, 2) "

@@ -1,18 +1,18 @@
 """The narrow tables: records as numbers, where a reader could take the short way (readers.tabular_narrow); and what measures read of them.
 
-``narrow`` has a row per record of every table but patients, ``narrow_coding`` a row per coding with its OMOP concept id; ``of`` names the
-rows of one table, since a statement binds every file of a view anew.  A person's number is its id; the states of elements are the digits
-of ``digits`` (ehrready.cells).
+``of`` names the narrow table of a canonical one (all but patients), a row per record; ``narrow_coding`` is a view of the rows' codings with
+their OMOP concept ids.  A person's number is its id; the states of elements are the digits of ``digits`` (ehrready.cells).
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ehrready import cells
 from ehrready.engines.duckdb import quote
-from ehrready.tables import SCALARS
+from ehrready.tables import CODED, SCALARS, table_of
 from ehrready.tables import TABLES as TABLES_OF
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 #: Canonical columns that the short way knows.
 COLUMNS = frozenset(
-    [
+    {
         "id",
         "patient_id",
         "encounter_id",
@@ -34,18 +34,23 @@ COLUMNS = frozenset(
         "unit_code",
         "range_low",
         "range_high",
-    ]
+    }
 )
 
-_VALUES = {
-    "c0": "BIGINT", "c1": "BIGINT", "value_kind": "VARCHAR", "value_number": "DOUBLE", "value_text": "VARCHAR", "value_declared": "VARCHAR",
-    "comparator": "VARCHAR", "unit": "VARCHAR", "unit_code": "VARCHAR", "range_low": "DOUBLE", "range_high": "DOUBLE",
+#: Columns of a narrow table (``""``: of the type that they are found in), and what some have besides: ``src`` is the number of the rule a
+#: row comes from, ``used`` when an encounter's codes were chosen, ``clock`` a time that has a time of day, ``kind`` the kind of a value
+#: and ``t`` its text, ``ucum`` the concept of its unit where UCUM has it, else ``u`` the unit's text.
+_ROW = {
+    "src": "UTINYINT", "record": "BIGINT", "p": "", "e": "", "id": "", "m": "INTEGER", "day": "DATE", "digits": "BIGINT",
 }  # fmt: skip
-_NARROW = {
-    "t": "INTEGER", "source_type": "VARCHAR", "record": "BIGINT", "p": "BIGINT", "e": "BIGINT", "id": "BIGINT", "site": "VARCHAR",
-    "m": "INTEGER", "day": "DATE", "clock": "BIGINT", "used": "INTEGER", "digits": "BIGINT",
-}  # fmt: skip
-_CODING = {"el": "INTEGER", "record": "BIGINT", "position": "INTEGER", "p": "BIGINT", "e": "BIGINT", "m": "INTEGER", "cid": "BIGINT"}
+_MORE = {
+    "encounter": {"site": "VARCHAR", "used": "INTEGER"},
+    "observation": {"clock": "TIMESTAMP", "kind": "", "t": "VARCHAR", "v": "DOUBLE", "ucum": "", "u": "VARCHAR"},
+}
+#: Codings of a concept that the short way knows, and the name of the column of one.
+CODINGS = 2
+#: What only a result that may be there twice is asked for: a view of the files.
+DETAIL = {"record": "BIGINT", "unit": "VARCHAR", "unit_code": "VARCHAR", "range_low": "DOUBLE", "range_high": "DOUBLE"}
 CONCEPTS = "narrow_concept"
 #: First characters of the texts that ``null_token`` knows (upper case, and what stands before them).
 _FIRST = quote('UuNnSs\u017f-.?#<(\\" \t\r\n')
@@ -57,40 +62,66 @@ def null_token(text: str) -> str:
 
 
 def of(table: str) -> str:
-    """Return the name of the view of a canonical table's narrow rows."""
+    """Return the name of the narrow table of a canonical one."""
     return f"narrow_{table}"
 
 
-def views(rows: Mapping[str, Sequence[str]], codings: Sequence[str]) -> list[str]:
-    """Return the statements that make ``narrow``, its tables and ``narrow_coding`` views of these SELECTs; ``rows`` by canonical table."""
-    whole = " UNION ALL ".join(f"SELECT * FROM {of(table)}" for table in rows) or f"SELECT * FROM {of('encounter')}"
-    parts = [(of(table), _NARROW | _VALUES, rows.get(table, ())) for table in TABLES_OF if table != "patient"]
-    made = []
-    for name, columns, selects in (*parts, ("narrow", {}, [whole]), ("narrow_coding", _CODING, codings)):
-        none = f"SELECT {', '.join(f'NULL::{kind} AS {column}' for column, kind in columns.items())} WHERE false"
-        made.append(f"CREATE VIEW {name} AS {' UNION ALL '.join(selects or [none])}")
+def code(element: str, place: int) -> str:
+    """Return the name of the column with the concept id of a coding."""
+    return f"c{CODED.index(element)}_{place}"
+
+
+def make(rows: Mapping[str, Sequence[Rows]], results: Mapping[str, str]) -> list[str]:
+    """Return the statements that fill the narrow tables and make the views, of the rows by canonical table.
+
+    ``results`` is the SQL of ``t`` and ``kind`` of a result (ehrready.values).
+    """
+    made, codings = [], []
+    for table in TABLES_OF:
+        if table == "patient":
+            continue
+        elements = [element for element in CODED if table_of(element) == table]
+        places = {element: max((len(one.codes.get(element, ())) for one in rows.get(table, ())), default=0) for element in elements}
+        if table == "observation":
+            places["observation.code"] = CODINGS
+        codes = [code(element, place) for element, n in places.items() for place in range(n)]
+        columns = _ROW | _MORE.get(table, {}) | dict.fromkeys(codes, "")
+        selects = [one.select(table, number, columns, results) for number, one in enumerate(rows.get(table, ()))]
+        made.append(f"CREATE TEMP TABLE {of(table)} AS {' UNION ALL '.join(selects or [_nothing(columns)])}")
+        for element, n in places.items():
+            named = [code(element, place) for place in range(n)]
+            for place, column in enumerate(named):
+                position = " + ".join(["1", *(f"({earlier} IS NOT NULL)::INTEGER" for earlier in named[:place])])
+                codings.append(
+                    f"SELECT {CODED.index(element)} AS el, record, {position} AS position, p, e, m, {column} AS cid FROM {of(table)} WHERE {column} IS NOT NULL"
+                )
+    details = [one.detail() for one in rows.get("observation", ())]
+    made.append(f"CREATE TEMP VIEW narrow_coding AS {' UNION ALL '.join(codings)}")
+    made.append(f"CREATE TEMP VIEW narrow_detail AS {' UNION ALL '.join(details or [_nothing(DETAIL)])}")
     return made
 
 
+def _nothing(columns: Mapping[str, str]) -> str:
+    """Return a SELECT of no rows."""
+    nulls = (f"NULL::{kind or 'BIGINT'} AS {column}" for column, kind in columns.items())
+    return f"SELECT {', '.join(nulls)} WHERE false"
+
+
 def drop() -> list[str]:
-    """Return the statements that remove the views."""
-    return [f"DROP VIEW IF EXISTS {name}" for name in ("narrow", "narrow_coding", *map(of, TABLES_OF))]
+    """Return the statements that remove what ``make`` made."""
+    views = [f"DROP VIEW IF EXISTS {name}" for name in ("narrow_coding", "narrow_detail")]
+    return [*views, *(f"DROP TABLE IF EXISTS {name}" for name in (CONCEPTS, *map(of, TABLES_OF)))]
 
 
-#: What the numbers cannot say: a person's id that is no positive number, a year before 1000 or after 9999.
-OUTSIDE = "p <= 0 OR (m <> -1 AND (m < 100000 OR m > 999912)) OR (used IS NOT NULL AND (used < 100000 OR used > 999912))"
-
-
-#: What ehrready.values reads of the results.
-RESULTS = (
-    "(SELECT record, p, c0, c1, clock, value_kind, value_number, value_text, value_declared, comparator, unit, unit_code, NULL::VARCHAR absent_reason "
-    "FROM narrow_observation)"
-)
+def outside(table: str) -> str:
+    """Return the SQL of what the numbers of a table cannot say: a person's id that is no positive number, a year before 1000 or after 9999."""
+    used = " OR (used IS NOT NULL AND (used < 100000 OR used > 999912))" if table == "encounter" else ""
+    return f"p <= 0 OR (m <> -1 AND (m < 100000 OR m > 999912)){used}"
 
 
 def month(at: str) -> str:
     """Return the SQL of the number of a time's month, -1 without one."""
-    return f"CASE WHEN {at} IS NULL THEN -1 WHEN isinf({at}) THEN 0 ELSE year({at}) * 100 + month({at}) END"
+    return f"coalesce(year({at}) * 100 + month({at}), CASE WHEN {at} IS NULL THEN -1 ELSE 0 END)"  # infinity has no year
 
 
 def there(con: Any) -> bool:
@@ -99,57 +130,75 @@ def there(con: Any) -> bool:
 
     if not isinstance(con, duckdb.DuckDBPyConnection):
         return False  # another engine reads the canonical tables
-    return bool(con.execute("SELECT 1 FROM duckdb_views() WHERE view_name = 'narrow'").fetchone())
+    return bool(con.execute(f"SELECT 1 FROM duckdb_tables() WHERE table_name = '{CONCEPTS}'").fetchone())
 
 
-def select(table: str, source_type: str, source: str, given: set[str]) -> str:
-    """Return the SELECT of the rows of a table; ``source`` has the columns ``given`` and, as ``concepts``, the digits of the concepts."""
-    digits, states = cells.DIGIT, ["concepts"]
-    for element, (of, column) in SCALARS.items():
-        if of == table:
-            name = {"patient_id": "p", "encounter_id": "e"}.get(column, column)
-            # the CDM has no status
-            state = (
-                str(digits["missing"])
-                if name not in given
-                else f'CASE WHEN "{name}" IS NULL THEN {digits["missing"]} ELSE {digits["present"]} END'
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """Rows of one file for a narrow table: SQL by name, the FROM of it, and per element the SQL of its codings, NULL where a row lacks one.
+
+    ``values`` has ``record p e id at clocked end end_clocked concepts`` (the digits of the concepts) and what ``_MORE`` is made of.
+    """
+
+    values: Mapping[str, str]
+    codes: Mapping[str, Sequence[str]]
+    source: str
+
+    def select(self, table: str, number: int, columns: Mapping[str, str], results: Mapping[str, str]) -> str:
+        """Return the SELECT of the columns of a narrow table; ``number`` tells the rows from those of other rules."""
+        codes = {code(element, place): sql for element, found in self.codes.items() for place, sql in enumerate(found)}
+        made = {"src": str(number), "m": month('"at"'), "day": '"at"::DATE', "digits": self._digits(table)}
+        if table == "encounter":
+            coded = 'coalesce("end", "at")'
+            made["used"] = f"CASE WHEN {coded} IS NOT NULL THEN {month(coded)} END"
+        if table == "observation":
+            made |= {"v": "value_number", **results}
+            made["clock"] = 'CASE WHEN clocked AND epoch_us("at") - epoch_us("at"::DATE::TIMESTAMP) >= 60000000 THEN "at" END'
+        given = {name: name for name in (*self.values, *codes)} | made
+        chosen = [
+            f"({given[name]})::{kind} AS {name}" if kind else f"{given.get(name, 'NULL::BIGINT')} AS {name}"
+            for name, kind in columns.items()
+        ]
+        inner = ", ".join(f'{sql} AS "{name}"' for name, sql in (*self.values.items(), *codes.items()))
+        return f"SELECT {', '.join(chosen)} FROM (SELECT {inner} {self.source})"
+
+    def detail(self) -> str:
+        """Return the SELECT of the details of results."""
+        return f"SELECT {', '.join(f'({self.values[name]})::{kind} AS {name}' for name, kind in DETAIL.items())} {self.source}"
+
+    def _digits(self, table: str) -> str:
+        """Return the SQL of the digits and of the flags that need no other table: those of a usual record, and what is unlike them."""
+        digits = cells.DIGIT
+        usual, unlike = cells.mask("record"), ["concepts"]
+        for element, (of_table, column) in SCALARS.items():
+            if of_table == table:
+                name, unit = {"patient_id": "p", "encounter_id": "e"}.get(column, column), 1 << cells.shift(element)
+                if name in self.values:
+                    usual += digits["present"] * unit
+                    unlike.append(f'("{name}" IS NULL)::BIGINT * {(digits["missing"] - digits["present"]) * unit}')
+                else:  # the CDM has no status
+                    usual += digits["missing"] * unit
+        if table == "observation":
+            value = (
+                f"CASE WHEN value_number IS NOT NULL THEN {digits['present']} WHEN value_kind IS NULL THEN {digits['missing']} WHEN value_kind = 'text' AND null_token(value_text) THEN {digits['null-token']} "
+                f"ELSE {digits['present']} END"
             )
-            states.append(f"({state}) * {1 << cells.shift(element)}")
-    if table == "observation":
-        value = (
-            f"CASE WHEN value_kind = 'text' AND null_token(value_text) THEN {digits['null-token']} WHEN value_kind IS NOT NULL THEN "
-            f"{digits['present']} ELSE {digits['missing']} END"
-        )
-        unit = (
-            f"CASE WHEN value_kind IS DISTINCT FROM 'number' THEN 0 WHEN coalesce(unit, unit_code) IS NULL THEN {digits['missing']} "
-            f"WHEN {null_token('coalesce(unit, unit_code)')} THEN {digits['null-token']} ELSE {digits['present']} END"
-        )
-        states += [f"({value}) * {1 << cells.shift('observation.value')}", f"({unit}) * {1 << cells.shift('observation.unit')}"]
-    flags = {"record": "true"}
-    if table in cells.DATED:
-        flags["clocked"] = 'clocked AND "at" IS NOT NULL'
-        flags["midnight"] = 'clocked AND "at" IS NOT NULL AND "at" = date_trunc(\'day\', "at")'
-    if table in cells.ENDED:
-        flags["ended"] = '"at" IS NOT NULL AND "end" IS NOT NULL'
-        flags["end-before-start"] = (
-            '"at" IS NOT NULL AND "end" IS NOT NULL AND CASE WHEN clocked AND end_clocked THEN "end" < "at" ELSE "end"::DATE < "at"::DATE END'
-        )
-    states += [f"(CASE WHEN {test} THEN {cells.mask(flag)} ELSE 0 END)" for flag, test in flags.items()]
-    clock = 'CASE WHEN clocked AND (hour("at") <> 0 OR minute("at") <> 0) THEN epoch_us("at") // 1000000 END'
-    used = month('coalesce("end", "at")') if table == "encounter" else "NULL"
-    if table == "encounter":
-        used = f'CASE WHEN coalesce("end", "at") IS NOT NULL THEN {used} END'
-    values = {
-        "t": str(cells.NUMBER[table]), "source_type": quote(source_type), "record": "record", "p": "p", "e": "e", "id": "id", "site": "site",
-        "m": month('"at"'), "day": '"at"::DATE', "clock": clock, "used": used, "digits": " + ".join(states),
-    }  # fmt: skip
-    values |= {name: name if name in given else "NULL" for name in _VALUES}
-    return f"SELECT {', '.join(f'({values[name]})::{kind} AS {name}' for name, kind in (_NARROW | _VALUES).items())} FROM {source}"
-
-
-def coding(values: Sequence[str], source: str) -> str:
-    """Return the SELECT of codings; ``values`` are in the order of the columns."""
-    return f"SELECT {', '.join(f'({sql})::{kind} AS {name}' for sql, (name, kind) in zip(values, _CODING.items(), strict=True))} {source}"
+            unit_state = (
+                f"CASE WHEN value_number IS NULL THEN 0 WHEN ucum IS NULL AND u IS NULL THEN {digits['missing']} "
+                f"WHEN unit_token THEN {digits['null-token']} ELSE {digits['present']} END"
+            )
+            unlike += [f"({value}) * {1 << cells.shift('observation.value')}", f"({unit_state}) * {1 << cells.shift('observation.unit')}"]
+        flags = {}
+        if table in cells.DATED:
+            flags["clocked"] = 'clocked AND "at" IS NOT NULL'
+            flags["midnight"] = 'clocked AND "at" IS NOT NULL AND "at" = "at"::DATE::TIMESTAMP'
+        if table in cells.ENDED:
+            flags["ended"] = '"at" IS NOT NULL AND "end" IS NOT NULL'
+            flags["end-before-start"] = (
+                '"at" IS NOT NULL AND "end" IS NOT NULL AND CASE WHEN clocked AND end_clocked THEN "end" < "at" ELSE "end"::DATE < "at"::DATE END'
+            )
+        unlike += [f"({test})::BIGINT * {cells.mask(flag)}" for flag, test in flags.items()]
+        return " + ".join([str(usual), *unlike])
 
 
 def tables(con: duckdb.DuckDBPyConnection) -> list[str]:
@@ -164,21 +213,21 @@ def duplicates(con: duckdb.DuckDBPyConnection, table: str) -> tuple[int, int, in
 
     Ids are compared in runs of 64: a run whose bits are as many as its records has none twice, so that few groups are made.
     """
-    where, run, rows = "id IS NOT NULL", "source_type, id >> 6", of(table)
+    where, run, rows = "id IS NOT NULL", "src, id >> 6", of(table)
     total = con.execute(f"SELECT count(*) FROM {rows} WHERE {where}").fetchone() or (0,)
     con.execute(
-        f"CREATE OR REPLACE TEMP TABLE suspect AS SELECT source_type, id >> 6 AS run FROM {rows} WHERE {where} GROUP BY {run} "
+        f"CREATE OR REPLACE TEMP TABLE suspect AS SELECT src, id >> 6 AS run FROM {rows} WHERE {where} GROUP BY {run} "
         "HAVING count(*) <> bit_count(bit_or(1::UBIGINT << (id & 63)::UBIGINT))"
     )
     if not con.execute("SELECT 1 FROM suspect LIMIT 1").fetchone():
         return 0, int(total[0]), 0
     con.execute(
-        f"CREATE OR REPLACE TEMP TABLE twice AS SELECT source_type, id, count(*) - 1 n FROM {rows} n SEMI JOIN suspect s "
-        f"ON n.source_type = s.source_type AND (n.id >> 6) = s.run WHERE {where} GROUP BY 1, 2 HAVING count(*) > 1"
+        f"CREATE OR REPLACE TEMP TABLE twice AS SELECT src, id, count(*) - 1 n FROM {rows} n SEMI JOIN suspect s "
+        f"ON n.src = s.src AND (n.id >> 6) = s.run WHERE {where} GROUP BY 1, 2 HAVING count(*) > 1"
     )
     row = con.execute(
         f"SELECT (SELECT coalesce(sum(n), 0) FROM twice), (SELECT count(DISTINCT p) FROM {rows} n SEMI JOIN twice w "
-        f"ON n.source_type = w.source_type AND n.id = w.id WHERE {where})"
+        f"ON n.src = w.src AND n.id = w.id WHERE {where})"
     ).fetchone() or (0, 0)
     return int(row[0]), int(total[0]), int(row[1])
 
@@ -191,6 +240,28 @@ def shared_visits(con: duckdb.DuckDBPyConnection) -> tuple[int, int, int]:
         "GROUP BY n.e)"
     ).fetchone() or (0,)
     return int(row[0]), int(row[1]), int(first[0])
+
+
+def lifetime() -> str:
+    """Return the SQL of columns of ``person`` that say what most records are: of a patient, within the lifetime, with the flags ``usual``."""
+    usual = cells.mask("patient") + cells.mask("visit") + cells.mask("visit-of")
+    unlike = {
+        "NOT exported": "patient-unresolved",
+        "born_day IS NOT NULL": "born",
+        "died_day IS NOT NULL": "died",
+    }
+    flags = " + ".join([str(usual), *(f"({test})::BIGINT * {cells.mask(flag)}" for test, flag in unlike.items())])
+    return f"{flags} AS usual, coalesce(born_day, '-infinity'::DATE) AS first_day, coalesce(died_day, 'infinity'::DATE) AS last_day"
+
+
+def _usual(table: str, flags: Iterable[str]) -> tuple[str, int]:
+    """Return the SQL of whether a record is as most are, in its patient's lifetime and encounter, and which flags of ``usual`` it then has."""
+    tests = ["n.p = a.p"]
+    if table in cells.DATED:
+        tests.append("n.day BETWEEN a.first_day AND a.last_day")
+    if table != "encounter":
+        tests.append("n.p = v.low AND n.p = v.high")
+    return " AND ".join(tests), sum(cells.mask(flag) for flag in flags)
 
 
 def joined(table: str, several: bool = False) -> str:
@@ -207,8 +278,10 @@ def joined(table: str, several: bool = False) -> str:
             "visit": "n.e IS NOT NULL", "visit-unresolved": "n.e IS NOT NULL AND v.e IS NULL",
             "visit-of": f"v.low IS NOT NULL AND {real}", "visit-of-another": f"v.low IS NOT NULL AND {real} AND {other}",
         }  # fmt: skip
-    combo = " + ".join(["n.digits", *(f"(CASE WHEN {test} THEN {cells.mask(flag)} ELSE 0 END)" for flag, test in flags.items())])
-    return (
-        f"(SELECT n.record, n.p, coalesce(s.place, v.place, a.place) AS place, n.m, {combo} AS combo FROM {of(table)} n LEFT JOIN person a ON n.p = a.p "
-        f"LEFT JOIN visit v ON n.e = v.e LEFT JOIN place s ON n.site = s.site)"
-    )
+    usual, mine = _usual(table, flags)
+    combo = " + ".join(["n.digits", *(f"coalesce({test}, false)::BIGINT * {cells.mask(flag)}" for flag, test in flags.items())])
+    combo = f"CASE WHEN {usual} THEN n.digits + (a.usual & {mine}) ELSE {combo} END"
+    place, joins = "coalesce(v.place, a.place)", " LEFT JOIN visit v ON n.e = v.e"
+    if table == "encounter":  # nothing else has a site of its own, and nothing of another encounter is asked
+        place, joins = "coalesce(s.place, v.place, a.place)", f"{joins} LEFT JOIN place s ON n.site = s.site"
+    return f"(SELECT n.record, n.p, {place} AS place, n.m, {combo} AS combo FROM {of(table)} n LEFT JOIN person a ON n.p = a.p{joins})"

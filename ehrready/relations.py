@@ -50,19 +50,28 @@ def _identities(con: duckdb.DuckDBPyConnection, frame: Frame, tables: Sequence[s
             frame[f"{table}.id", "duplicate-id"] = (int(row[0]), int(total[0]), int(row[1]))
     if "observation" not in tables:
         return
-    clocked = "clock IS NOT NULL AND v IS NOT NULL AND p IS NOT NULL AND r > 0"
+    told, kind, own, rows = "reading", "source_type", "o.encounter_id, o.status", "observation"
+    if "observation" in short:
+        told, kind, own, rows = (
+            narrow.of("observation"),
+            "src",
+            "o.e",
+            f"(SELECT * FROM {narrow.of('observation')} JOIN narrow_detail USING (record))",
+        )
+    timed = "clock IS NOT NULL AND v IS NOT NULL AND p IS NOT NULL"
     con.execute(
         # few are there twice: they are looked for by one number first
-        f"CREATE TEMP TABLE alike AS SELECT hash(p, r, clock, v) h FROM reading WHERE {clocked} GROUP BY h HAVING count(*) > 1;"
-        f"CREATE TEMP TABLE same AS SELECT p, r, clock, v FROM reading WHERE {clocked} AND hash(p, r, clock, v) IN (SELECT h FROM alike) GROUP BY ALL "
+        f"CREATE TEMP TABLE alike AS SELECT record FROM {told} WHERE {timed} AND hash(p, clock, v) IN (SELECT hash(p, clock, v) h FROM {told} WHERE {timed} "
+        "GROUP BY h HAVING count(*) > 1);"
+        f"CREATE TEMP TABLE same AS SELECT p, r, clock, v FROM reading JOIN alike USING (record) WHERE {timed} AND r > 0 GROUP BY ALL "
         "HAVING count(*) > 1;"
         # a copy under the same id is a duplicate-id and counted there
-        f"CREATE TEMP TABLE copies AS SELECT s.p, s.r, s.clock, s.v, {'o.e' if 'observation' in short else 'o.encounter_id, o.status'}, o.unit, "
-        "o.unit_code, o.range_low, o.range_high, count(DISTINCT coalesce(o.source_type || o.id, o.record::VARCHAR)) c FROM same s JOIN reading g USING (p, r, clock, v) "
-        f"JOIN {narrow.of('observation') if 'observation' in short else 'observation'} o USING (record) GROUP BY ALL"
+        f"CREATE TEMP TABLE copies AS SELECT s.p, s.r, s.clock, s.v, {own}, o.unit, o.unit_code, o.range_low, o.range_high, "
+        f"count(DISTINCT coalesce(o.{kind} || ' ' || o.id, o.record::VARCHAR)) c FROM same s JOIN reading g USING (p, r, clock, v) JOIN {rows} o "
+        "USING (record) GROUP BY ALL"
     )
     row = con.execute(
-        f"SELECT (SELECT count(*) FROM reading WHERE {clocked}), coalesce(sum(c - 1), 0), count(DISTINCT CASE WHEN c > 1 THEN p END) FROM copies"
+        "SELECT (SELECT count(*) FROM numeral WHERE clocked AND sign IS NOT NULL AND p IS NOT NULL AND h IS NOT NULL), coalesce(sum(c - 1), 0), count(DISTINCT CASE WHEN c > 1 THEN p END) FROM copies"
     ).fetchone() or (0, 0, 0)
     near = con.execute(
         "SELECT coalesce(sum(k - 1), 0), count(DISTINCT CASE WHEN k > 1 THEN p END) FROM (SELECT p, count(*) k FROM copies GROUP BY p, r, clock, v)"
@@ -92,13 +101,15 @@ def _categories(con: duckdb.DuckDBPyConnection, frame: Frame, tables: Sequence[s
         if table not in tables:
             continue
         known = {family: f"({', '.join(map(quote, sorted(values)))})" for family, values in sets.items()}
+        if table in short:  # the CDM has no administrative code of a record
+            row = con.execute(f"SELECT count(*), count(DISTINCT p) FROM {narrow.of(table)}").fetchone() or (0, 0)
+            frame[element, ""] = (int(row[0]), int(row[1]))
+            continue
         value = (
             f"CASE WHEN v IS NULL THEN '' WHEN is_absent(v) THEN '?absent' WHEN null_token(v) AND lower(v) <> 'unknown' THEN '?null-token' WHEN lower(v) IN "
             f"{known['fhir']} THEN lower(v) WHEN length(source_type) = 3 AND upper(v) IN {known.get('hl7v2', known['fhir'])} THEN upper(v) ELSE '?other' END"
         )
         source = f'SELECT "{column}" v, source_type, patient_id, count(*) n FROM "{table}" WHERE excluded IS NULL GROUP BY ALL'
-        if table in short:  # the CDM has no administrative code of a record
-            source = f"SELECT NULL::VARCHAR v, source_type, p::VARCHAR patient_id, count(*) n FROM {narrow.of(table)} GROUP BY ALL"
         rows = con.execute(
             f"SELECT {value} category, sum(n), count(DISTINCT CASE WHEN NOT is_absent(patient_id) THEN patient_id END) FROM "
             f"({source}) GROUP BY 1"

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from ehrready import cells
+from ehrready import cells, narrow
 from ehrready.profile import Frame
 
 if TYPE_CHECKING:
@@ -24,10 +24,10 @@ _EVENTS = frozenset({"condition", "allergy", "patient"})
 
 
 class Columns:
-    """The distinct sets of combos that are asked for, each a column ``a<number>`` of the sums per patient."""
+    """The distinct sets of combos that are asked for, each a column ``a<number>`` of the sums per patient; ``single``: a cell is a record."""
 
-    def __init__(self, combos: Sequence[int]) -> None:
-        self._combos = combos
+    def __init__(self, combos: Sequence[int], single: bool) -> None:
+        self._combos, self._single = combos, single
         self._known: dict[frozenset[int], int] = {}
         self.sql: list[str] = []
 
@@ -36,16 +36,20 @@ class Columns:
         found = frozenset(members)
         if found not in self._known:
             self._known[found] = len(self.sql)
-            n = "n" if len(found) == len(self._combos) else f"CASE WHEN {test} THEN n ELSE 0 END"
-            self.sql.append(f"sum({n})::BIGINT AS a{len(self.sql)}")
+            every = len(found) == len(self._combos)
+            if self._single:
+                n = "count(*)" if every else f"count(CASE WHEN {test} THEN 1 END)"
+            else:
+                n = f"sum({'n' if every else f'CASE WHEN {test} THEN n ELSE 0 END'})::BIGINT"
+            self.sql.append(f"{n} AS a{len(self.sql)}")
         return self._known[found]
 
 
 class Table:
     """The columns of one table, and what each is: ``states`` is element and state to column, ``flags`` flag to column."""
 
-    def __init__(self, name: str, combos: Sequence[int]) -> None:
-        self.name, self.columns = name, Columns(combos)
+    def __init__(self, name: str, combos: Sequence[int], *, single: bool = False) -> None:
+        self.name, self.columns = name, Columns(combos, single)
         self.states: dict[tuple[str, str], int] = {}
         self.flags: dict[str, int] = {}
         self.flags["record"] = self.columns.of(cells.has("record"), (c for c in combos if c & 1))
@@ -81,24 +85,37 @@ class Table:
                 states[element, grouping, group, state] = (int(n), int(patients), int(squares), int(of))
 
 
-def measure(con: duckdb.DuckDBPyConnection, frames: dict[str, Frame], tables: Sequence[str]) -> None:
+def measure(con: duckdb.DuckDBPyConnection, frames: dict[str, Frame], made: Sequence[Table], tables: Sequence[str]) -> None:
     """Fill ``states``, ``volume``, ``patients``, ``history`` and the rows of ``relations`` that are flags of records."""
-    made = _tables(con)
+    places = con.execute("SELECT place, site FROM place WHERE site <> ''").fetchall()
     for table in made:
         _months(con, frames, table)
-        columns = ", ".join(table.columns.sql)
-        dated = f"m >= 0 AND {cells.has('record')}"
-        century = f"m >= 190000 AND m < 210000 AND {cells.has('record')}"
-        con.execute(
-            f"CREATE TEMP TABLE whole_{table.name} AS SELECT p, {columns}, min(CASE WHEN {dated} THEN m END) first_month, "
-            f"min(CASE WHEN {century} THEN m END) since, max(CASE WHEN {century} THEN m END) until FROM cell WHERE t = {cells.NUMBER[table.name]} GROUP BY p"
-        )
         _groups(con, frames, table)
         _flags(con, frames["relations"], table, tables)
-    places = con.execute("SELECT place, site FROM place WHERE site <> ''").fetchall()
-    for table in made if places else ():
-        _sites(con, frames["states"], table, {int(number): str(site) for number, site in places})
+        if places:
+            _sites(con, frames["states"], table, {int(number): str(site) for number, site in places})
     _patients(con, frames, made)
+
+
+def build(con: duckdb.DuckDBPyConnection) -> list[Table]:
+    """Add the cells of each table up by patient and place (``placed_...``) and by patient (``whole_...``); return the tables that have any.
+
+    ``y`` is the last year of a patient's records, those kept out included.
+    """
+    made = _tables(con)
+    dated = f"m >= 0 AND {cells.has('record')}"
+    century = f"m >= 190000 AND m < 210000 AND {cells.has('record')}"
+    either = cells.mask("record") | cells.mask("excluded")
+    for table in made:
+        columns, sums = ", ".join(table.columns.sql), ", ".join(f"sum(a{i})::BIGINT AS a{i}" for i in range(len(table.columns.sql)))
+        con.execute(
+            f"CREATE TEMP TABLE placed_{table.name} AS SELECT place, p, {columns}, min(CASE WHEN {dated} THEN m END) first_month, "
+            f"min(CASE WHEN {century} THEN m END) since, max(CASE WHEN {century} THEN m END) until, max(CASE WHEN (combo & {either}) = 0 THEN NULL "
+            f"WHEN m >= 190000 AND m < 210000 THEN m // 100 WHEN m < -1 THEN -m END) y FROM cell WHERE t = {cells.NUMBER[table.name]} GROUP BY place, p;"
+            f"CREATE TEMP TABLE whole_{table.name} AS SELECT p, {sums}, min(first_month) first_month, min(since) since, max(until) until, max(y) y "
+            f"FROM placed_{table.name} GROUP BY p"
+        )
+    return made
 
 
 def _tables(con: duckdb.DuckDBPyConnection) -> list[Table]:
@@ -106,20 +123,15 @@ def _tables(con: duckdb.DuckDBPyConnection) -> list[Table]:
     found: dict[int, list[int]] = {}
     for number, combo in con.execute("SELECT DISTINCT t, combo FROM cell ORDER BY t, combo").fetchall():
         found.setdefault(int(number), []).append(int(combo))
-    names = list(cells.NUMBER)
-    return [Table(names[number], combos) for number, combos in found.items()]
-
-
-def _per_patient(table: Table, group: str) -> str:
-    """Return the SQL of the shown columns by group and patient."""
-    columns = ", ".join(table.columns.sql[: table.shown])
-    return f"(SELECT {group} AS g, p, {columns} FROM cell WHERE t = {cells.NUMBER[table.name]} GROUP BY {group}, p)"
+    names, short = list(cells.NUMBER), narrow.tables(con)
+    return [Table(names[number], combos, single=names[number] in short) for number, combos in found.items()]
 
 
 def _months(con: duckdb.DuckDBPyConnection, frames: dict[str, Frame], table: Table) -> None:
-    record = 3 * table.flags["record"]
-    group = "CASE WHEN m < 0 THEN -1 ELSE m END"
-    for month, *row in con.execute(f"SELECT g, {table.sums()} FROM {_per_patient(table, group)} GROUP BY g ORDER BY g").fetchall():
+    record, month_of = 3 * table.flags["record"], "CASE WHEN m < 0 THEN -1 ELSE m END"
+    columns = ", ".join(table.columns.sql[: table.shown])
+    per_patient = f"SELECT {month_of} AS g, p, {columns} FROM cell WHERE t = {cells.NUMBER[table.name]} GROUP BY {month_of}, p"
+    for month, *row in con.execute(f"SELECT g, {table.sums()} FROM ({per_patient}) GROUP BY g ORDER BY g").fetchall():
         text = cells.month_text(int(month))
         if row[record]:
             frames["volume"][table.name, text] = (int(row[record]), int(row[record + 1]))
@@ -145,7 +157,7 @@ def _groups(con: duckdb.DuckDBPyConnection, frames: dict[str, Frame], table: Tab
 
 def _sites(con: duckdb.DuckDBPyConnection, states: Frame, table: Table, sites: dict[int, str]) -> None:
     for place, *row in con.execute(
-        f"SELECT g, {table.sums()} FROM {_per_patient(table, 'place')} WHERE g IS NOT NULL GROUP BY g"
+        f"SELECT place, {table.sums()} FROM placed_{table.name} WHERE place IS NOT NULL GROUP BY place"
     ).fetchall():
         if int(place) in sites:
             table.add(states, "site", sites[int(place)], row)

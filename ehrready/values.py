@@ -28,6 +28,9 @@ NULL_TOKEN = "?null-token"  # noqa: S105 - the name of a pool, no secret
 #: Values that people type for "not known": learnt per analyte, see ``value-plausible``.
 SENTINELS = (-9999, -999, -99, -9, -1, 0, 99, 99.9, 999, 999.9, 9999, 9999.9, 99999, 999999, 9999999, 99999999)
 
+_SENTINEL = f"CASE v {' '.join(f'WHEN {value} THEN {place}' for place, value in enumerate(SENTINELS, 1))} ELSE 0 END"
+_IS_NUMBER = "kind IN ('number', 'comparator')"
+
 #: Shapes of a text: what number it hides.
 _NUMBER = r"[+-]?(?:[0-9]+(?:[.,][0-9]+)*|[.,][0-9]+)(?:[eE][+-]?[0-9]+)?"
 _TAIL = r"\s*([%a-zA-Zµμ°/\[][^ ]{0,19})?"
@@ -40,7 +43,7 @@ def measure(con: duckdb.DuckDBPyConnection, frames: dict[str, Frame]) -> None:
     if not short and not con.execute("SELECT 1 FROM observation LIMIT 1").fetchone():
         return
     _read(con, short)
-    _judge(con)
+    _judge(con, short)
     _cells(con)
     frames["value_kinds"] = _kinds(con)
     frames["units"] = _units(con)
@@ -52,20 +55,33 @@ def _rows(con: duckdb.DuckDBPyConnection, sql: str, keys: int) -> Frame:
     return {tuple(map(str, row[:keys])): tuple(map(int, row[keys:])) for row in con.execute(sql).fetchall()}
 
 
-def _kind() -> str:
-    """Return the SQL of a value's kind: ``number``, ``comparator``, or what its text looks like behind where it stood."""
+#: The text that may hide a number.
+HIDDEN = "CASE WHEN value_kind = 'text' THEN replace(trim(value_text, ' \"'), '\u2212', '-') END"
+
+
+#: All that ``kind`` may be of a table with numbers, texts and codes.
+KINDS = (
+    "number", "comparator", "none", "coded", "null-token",
+    *(f"{place}:{shape}" for place in ("text", "declared") for shape in (
+        "number", "non-finite", "ratio", "number-with-unit", "comparator", "range", "words"
+    )),
+)  # fmt: skip
+
+
+def kind(t: str) -> str:
+    """Return the SQL of a value's kind: ``number``, ``comparator``, or what its text ``t`` looks like behind where it stood."""
     shape = (
-        f"CASE WHEN null_token(t) THEN 'null-token' WHEN regexp_full_match(t, '{_NUMBER}') THEN "
-        "CASE WHEN coalesce(isfinite(try_cast(t AS DOUBLE)), true) THEN 'number' ELSE 'non-finite' END "
-        "WHEN regexp_full_match(t, '(?i)[+-]?inf(inity)?') THEN 'non-finite' "
-        rf"WHEN regexp_full_match(t, '{_SIGN}?\s*{_NUMBER}\s*[:/]\s*{_NUMBER}') THEN 'ratio' "
-        f"WHEN regexp_full_match(t, '{_NUMBER}{_TAIL}') THEN 'number-with-unit' "
-        rf"WHEN regexp_full_match(t, '{_SIGN}\s*{_NUMBER}{_TAIL}') THEN 'comparator' "
-        rf"WHEN regexp_full_match(t, '{_NUMBER}\s*(-|\x{{2013}}|~|to)\s*{_NUMBER}') THEN 'range' ELSE 'words' END"
+        f"CASE WHEN null_token({t}) THEN 'null-token' WHEN regexp_full_match({t}, '{_NUMBER}') THEN "
+        f"CASE WHEN coalesce(isfinite(try_cast({t} AS DOUBLE)), true) THEN 'number' ELSE 'non-finite' END "
+        f"WHEN regexp_full_match({t}, '(?i)[+-]?inf(inity)?') THEN 'non-finite' "
+        rf"WHEN regexp_full_match({t}, '{_SIGN}?\s*{_NUMBER}\s*[:/]\s*{_NUMBER}') THEN 'ratio' "
+        f"WHEN regexp_full_match({t}, '{_NUMBER}{_TAIL}') THEN 'number-with-unit' "
+        rf"WHEN regexp_full_match({t}, '{_SIGN}\s*{_NUMBER}{_TAIL}') THEN 'comparator' "
+        rf"WHEN regexp_full_match({t}, '{_NUMBER}\s*(-|\x{{2013}}|~|to)\s*{_NUMBER}') THEN 'range' ELSE 'words' END"
     )
     return (
         "CASE WHEN value_kind = 'number' THEN CASE WHEN comparator IS NULL THEN 'number' ELSE 'comparator' END "
-        f"WHEN value_kind = 'text' THEN CASE WHEN null_token(t) THEN '' ELSE coalesce(value_declared, 'text') || ':' END || {shape} "
+        f"WHEN value_kind = 'text' THEN CASE WHEN null_token({t}) THEN '' ELSE coalesce(value_declared, 'text') || ':' END || {shape} "
         "WHEN value_kind IS NULL THEN CASE WHEN absent_reason IS NULL THEN 'none' ELSE 'absent' END ELSE value_kind END"
     )
 
@@ -79,7 +95,7 @@ def _codes_of(name: str, keys: str, where: str) -> str:
 
 
 def _read(con: duckdb.DuckDBPyConnection, short: bool) -> None:
-    """Make ``reading``: a narrow row per result with its code's rank, patient number, unit as typed, kind and number."""
+    """Make ``reading``: a row per result with its code's rank, patient number, unit as typed, kind and number."""
     parts = con.execute("SELECT 1 FROM component LIMIT 1").fetchone() is not None
     con.execute(
         "CREATE TEMP TABLE best_code AS SELECT pid, key, code, dense_rank() OVER (ORDER BY CASE key WHEN 'loinc' THEN 0 WHEN 'snomed' THEN 1 "
@@ -93,50 +109,55 @@ def _read(con: duckdb.DuckDBPyConnection, short: bool) -> None:
         )
         + "CREATE OR REPLACE TEMP TABLE best_code AS SELECT DISTINCT r, key, code FROM best_code"
     )
-    # the columns that are needed, with the text that may hide a number; a word behind a number counts when it is a unit
-    sources = {"result": narrow.RESULTS if short else "observation WHERE excluded IS NULL"}
-    if parts:
-        sources["part_result"] = "component WHERE excluded IS NULL"
-    for name, source in sources.items():
-        con.execute(
-            f"CREATE TEMP VIEW {name} AS SELECT *, CASE WHEN value_kind = 'text' THEN replace(trim(value_text, ' \"'), '\u2212', '-') END t FROM {source}"
+    # the columns that are needed, with the text that may hide a number; the time where it has a time of day: midnight is what a date becomes
+    told = f"SELECT record, patient_id, coalesce(CASE WHEN NOT {narrow.null_token('unit_code')} THEN unit_code END, unit) u, t, {kind('t')} kind, value_number v"
+    clock = 'CASE WHEN length("at") >= 16 AND substring("at", 12, 5) <> \'00:00\' THEN "at" END'
+    sources = {"result": f"{told}, {clock} AS clock FROM (SELECT *, {HIDDEN} t FROM observation WHERE excluded IS NULL)"}
+    rank, joins = "r", "LEFT JOIN code_of USING (record) LEFT JOIN person USING (patient_id)"
+    first, second = (narrow.code("observation.code", place) for place in range(narrow.CODINGS))
+    if short:
+        sources["result"] = (
+            f"SELECT n.* REPLACE (coalesce(k.code, n.u) AS u) FROM {narrow.of('observation')} n LEFT JOIN {narrow.CONCEPTS} k ON n.ucum = k.id"
         )
+        rank, joins = "least(x.r, y.r)", f"f LEFT JOIN rank_of x ON f.{first} = x.cid LEFT JOIN rank_of y ON f.{second} = y.cid"
+    if parts:  # without a clock, which makes duplicates: a record that is there twice is one record too many, whatever it consists of
+        sources["part_result"] = (
+            f"{told}, concept, NULL::VARCHAR AS clock FROM (SELECT *, {HIDDEN} t FROM component WHERE excluded IS NULL)"
+        )
+    for name, source in sources.items():
+        con.execute(f"CREATE TEMP VIEW {name} AS {source}")
+    # a word behind a number counts when it is a unit
     tail = f"regexp_extract(t, '^{_NUMBER}{_TAIL}$', 1)"
-    found = (row[0] for name in sources for row in con.execute(f"SELECT DISTINCT {tail} FROM {name} WHERE value_kind = 'text'").fetchall())
+    found = (row[0] for name in sources for row in con.execute(f"SELECT DISTINCT {tail} FROM {name} WHERE t IS NOT NULL").fetchall())
     tails = sorted({word for word in found if word})
     con.execute("CREATE TEMP TABLE unit_tail (tail VARCHAR)")
     if known := [[word] for word in tails if units.listed(word)]:
         con.executemany("INSERT INTO unit_tail VALUES (?)", known)
-    sentinel = " ".join(f"WHEN {value} THEN {place}" for place, value in enumerate(SENTINELS, 1))
-    who, clock, joins = (
-        # the time where it has a time of day: midnight is what a date becomes
-        "patient_id",
-        'CASE WHEN length("at") >= 16 AND substring("at", 12, 5) <> \'00:00\' THEN "at" END',
-        "LEFT JOIN code_of USING (record) LEFT JOIN person USING (patient_id)",
-    )
-    rank = "r"
-    if short:
-        who, clock, rank = "p, c0, c1", "clock", "least(x.r, y.r)"
-        joins = "f LEFT JOIN rank_of x ON f.c0 = x.cid LEFT JOIN rank_of y ON f.c1 = y.cid"
     columns = (
-        f"SELECT record, coalesce({rank}, 0) r, CASE WHEN p > 0 THEN p END AS p, clock, u, "
-        f"CASE WHEN ends_with(kind, ':number-with-unit') "
+        f"SELECT record, coalesce({rank}, 0) r, CASE WHEN p > 0 THEN p END AS p, clock, u, CASE WHEN ends_with(kind, ':number-with-unit') "
         f"AND {tail} NOT IN (SELECT tail FROM unit_tail) THEN split_part(kind, ':', 1) || ':words' ELSE kind END kind, "
-        f"kind IN ('number', 'comparator') is_number, CASE WHEN kind = 'number' THEN v END v, "
-        f"(CASE WHEN kind = 'number' THEN CASE v {sentinel} ELSE 0 END ELSE 0 END)::TINYINT s "
-        f"FROM (SELECT record, {who}, "
-        f"coalesce(CASE WHEN NOT {narrow.null_token('unit_code')} THEN unit_code END, unit) u, t, {_kind()} kind, value_number v, "
+        f"{_IS_NUMBER} is_number, CASE WHEN kind = 'number' THEN v END v, "
+        f"(CASE WHEN kind = 'number' THEN {_SENTINEL} ELSE 0 END)::TINYINT s FROM "
     )
-    con.execute(f"CREATE TEMP TABLE reading AS {columns}{clock} AS clock FROM result) {joins}")
-    if parts:  # without a clock, which makes duplicates: a record that is there twice is one record too many, whatever it consists of
+    # narrow rows are short as they are
+    con.execute(f"CREATE TEMP {'VIEW' if short else 'TABLE'} reading AS {columns}result {joins}")
+    if parts:
         of = "LEFT JOIN code_of_part USING (record, concept) LEFT JOIN person USING (patient_id)"
-        con.execute(f"INSERT INTO reading {columns}concept, NULL::VARCHAR AS clock FROM part_result) {of}")
+        con.execute(f"INSERT INTO reading {columns}part_result {of}")
+    typed = "SELECT DISTINCT r, u FROM reading WHERE is_number"
+    if short:
+        numbers = f"SELECT DISTINCT {first}, {second}, ucum, u FROM {narrow.of('observation')} WHERE {_IS_NUMBER}"
+        typed = f"SELECT f.* EXCLUDE (u), f.u AS word, coalesce(k.code, f.u) AS u, coalesce({rank}, 0) r FROM ({numbers}) {joins} LEFT JOIN {narrow.CONCEPTS} k ON f.ucum = k.id"
+    con.execute(f"CREATE TEMP TABLE typed AS {typed}")
 
 
-def _judge(con: duckdb.DuckDBPyConnection) -> None:
-    """Create ``unit_pair``: per distinct (code, unit) what to show, the canonical unit, its class, and the plausible limits."""
+def _judge(con: duckdb.DuckDBPyConnection, short: bool) -> None:
+    """Create ``unit_pair``: per distinct (code, unit) what to show, the canonical unit, its class, and the plausible limits.
+
+    ``number_row`` is a view of the numbers, each with its pair.
+    """
     pairs = con.execute(
-        "SELECT r, u, null_token(u), c.key, c.code FROM (SELECT DISTINCT r, coalesce(u, '') u FROM reading WHERE is_number) LEFT JOIN best_code c "
+        "SELECT r, u, null_token(u), c.key, c.code FROM (SELECT DISTINCT r, coalesce(u, '') u FROM typed) LEFT JOIN best_code c "
         "USING (r) ORDER BY 1, 2"
     ).fetchall()
     columns: list[list[str]] = [[] for _ in range(6)]
@@ -158,23 +179,30 @@ def _judge(con: duckdb.DuckDBPyConnection) -> None:
         "r::INTEGER r, u, shown, canonical, cls, try_cast(low AS DOUBLE) low, try_cast(high AS DOUBLE) high FROM _pairs)"
     )
     con.unregister("_pairs")
+    numbers = "SELECT * FROM (SELECT r, coalesce(u, '') AS u, p, clock, v, s FROM reading WHERE is_number) JOIN unit_pair USING (r, u)"
+    if short:  # one join finds the pair of the concepts and the unit
+        keys = {key: key for key in (*(narrow.code("observation.code", place) for place in range(narrow.CODINGS)), "ucum")} | {"u": "word"}
+        pairs_of = f"SELECT {', '.join(f't.{key} AS key{i}' for i, key in enumerate(keys.values()))}, x.* FROM typed t JOIN unit_pair x ON x.r = t.r AND x.u = coalesce(t.u, '')"
+        same = " AND ".join(f"n.{key} IS NOT DISTINCT FROM x.key{i}" for i, key in enumerate(keys))
+        numbers = "SELECT x.*, n.p, n.clock, CASE WHEN n.kind = 'number' THEN n.v END AS v, "
+        numbers += f"CASE WHEN n.kind = 'number' THEN {_SENTINEL} ELSE 0 END AS s FROM {narrow.of('observation')} n JOIN ({pairs_of}) x ON {same} WHERE n.{_IS_NUMBER}"
+    con.execute(f"CREATE TEMP VIEW number_row AS {numbers}")
 
 
 def _cells(con: duckdb.DuckDBPyConnection) -> None:
     """Add up per patient: ``number_sum``, the numbers by ``x`` (code, unit, sentinel or comparator, outside the limits), and ``kind_cell``.
 
-    ``numeral`` has a row per number: its ``x``, its coarse bucket ``c`` and the place ``i`` of its fine one in it; ``number_kind`` is
+    ``numeral`` has a row per number: its ``x``, whether it has a time of day, its coarse bucket ``c`` and the place ``i`` of its fine one in it; ``number_kind`` is
     what each ``x`` stands for, with the numbers of its groups by kind and by unit.
     """
     typed, comparator = len(SENTINELS) + 2, len(SENTINELS) + 1
     told = "".join(f" WHEN {place} THEN 'number={value:.9g}'" for place, value in enumerate(SENTINELS, 1))
     con.execute(
-        f"CREATE TEMP TABLE numeral AS SELECT x, p, h, sign, c::SMALLINT c, (CASE WHEN sign = 0 THEN 0 ELSE b - {COARSE} * c + {COARSE - 1} END)::TINYINT i "
-        f"FROM (SELECT *, CASE WHEN sign = 0 THEN 0 ELSE ceil(b / {COARSE}.0)::INTEGER END c FROM (SELECT p, h, "
-        f"((k * {typed} + CASE WHEN v IS NULL THEN {comparator} ELSE s END) * 2 + CASE WHEN v < low OR v > high THEN 1 ELSE 0 END)::INTEGER x, "
-        "(CASE WHEN v = 0 THEN 0 WHEN v < 0 THEN -1 WHEN v > 0 THEN 1 END)::TINYINT sign, "
-        f"CASE WHEN v <> 0 THEN ceil(ln(abs(v)) / ln({GAMMA}))::INTEGER END b "
-        "FROM (SELECT coalesce(u, '') u, r, s, v, p FROM reading WHERE is_number) JOIN unit_pair USING (r, u)));"
+        f"CREATE TEMP TABLE numeral AS SELECT x, p, clocked, h, sign(v)::TINYINT AS sign, c::SMALLINT AS c, coalesce(b - {COARSE} * c + {COARSE - 1}, 0)::TINYINT AS i "
+        f"FROM (SELECT *, coalesce(ceil(b / {COARSE}.0)::INTEGER, 0) AS c FROM (SELECT p, h, v, clock IS NOT NULL AS clocked, "
+        f"((k * {typed} + CASE WHEN v IS NULL THEN {comparator} ELSE s END) * 2 + coalesce(v < low OR v > high, false)::INTEGER)::INTEGER AS x, "
+        f"CASE WHEN v <> 0 THEN ceil(ln(abs(v)) / ln({GAMMA}))::INTEGER END AS b "
+        "FROM number_row));"
         "CREATE TEMP TABLE number_sum AS SELECT x, p, count(*) n FROM numeral GROUP BY x, p;"
         f"CREATE TEMP TABLE number_kind AS SELECT x, r, shown, cls, beyond = 1 AND s = 0 AS implausible, beyond = 1 AND s > 0 AS sentinel, "
         f"low IS NOT NULL AND s < {comparator} AS judged, kind, (dense_rank() OVER (ORDER BY r, kind))::INTEGER kk, "
@@ -188,7 +216,10 @@ def _cells(con: duckdb.DuckDBPyConnection) -> None:
 
 def _kinds(con: duckdb.DuckDBPyConnection) -> Frame:
     """Return the kinds of values by code: records and patients."""
-    numbers = "SELECT kk, p, sum(n) n FROM number_sum JOIN number_kind USING (x) GROUP BY kk, p"
+    several = con.execute("SELECT 1 FROM number_kind GROUP BY kk HAVING count(*) > 1 LIMIT 1").fetchone() is not None
+    numbers = (
+        f"SELECT kk, p, {'sum(n) n' if several else 'n'} FROM number_sum JOIN number_kind USING (x){' GROUP BY kk, p' if several else ''}"
+    )
     return _rows(
         con,
         "SELECT coalesce(c.key, 'other'), coalesce(c.code, ''), k.kind, k.n, k.patients FROM (SELECT r, kind, n, patients FROM "

@@ -139,6 +139,40 @@ def test_numbers_from_parquet_measure_as_texts_do(omop: Path) -> None:
     assert read_profile([str(omop)], Options(internal=True))[0].to_json() == long.to_json()
 
 
+_HOSTILE = {
+    "visit_occurrence": "SELECT * REPLACE (CASE WHEN person_id % 5 < 3 THEN 1 WHEN person_id % 7 = 0 THEN NULL ELSE visit_occurrence_id END AS visit_occurrence_id, "
+    "CASE WHEN visit_occurrence_id % 3 > 0 THEN care_site_id END AS care_site_id)",
+    "measurement": "SELECT * REPLACE (CASE measurement_id % 11 WHEN 0 THEN NULL WHEN 1 THEN 9000000 + person_id ELSE person_id END AS person_id, "
+    "CASE measurement_id % 13 WHEN 0 THEN NULL WHEN 1 THEN 1 WHEN 2 THEN 99999999 ELSE visit_occurrence_id END AS visit_occurrence_id, "
+    "CASE measurement_id % 17 WHEN 0 THEN -999 WHEN 1 THEN 0 WHEN 2 THEN -value_as_number WHEN 3 THEN 'nan'::DOUBLE WHEN 4 THEN NULL ELSE value_as_number END "
+    "AS value_as_number, CASE measurement_id % 7 WHEN 0 THEN '< 5' WHEN 1 THEN 'unknown' WHEN 2 THEN ' 5 mg/dL ' WHEN 3 THEN '5,4' WHEN 4 THEN '' ELSE NULL END "
+    "AS value_source_value, CASE measurement_id % 5 WHEN 0 THEN NULL WHEN 1 THEN 'N/A' WHEN 2 THEN ' mmol/L' ELSE unit_source_value END AS unit_source_value, "
+    "CASE measurement_id % 4 WHEN 0 THEN 0 WHEN 1 THEN NULL ELSE unit_concept_id END AS unit_concept_id, "
+    "CASE measurement_id % 3 WHEN 0 THEN NULL ELSE measurement_source_concept_id END AS measurement_source_concept_id, "
+    "CASE measurement_id % 19 WHEN 0 THEN DATE '1801-01-01' ELSE measurement_date END AS measurement_date)",
+}
+
+
+def test_hostile_numbers_measure_as_texts_do(omop: Path, tmp_path: Path) -> None:
+    """Encounters of many patients, records of nobody, of no encounter, given twice; sentinels, texts for numbers, units and times that cannot be."""
+    for path in omop.iterdir():
+        rows = f"{_HOSTILE.get(path.stem, 'SELECT *')} FROM '{path}'"
+        twice = f" UNION ALL SELECT * FROM '{path}' WHERE measurement_id % 23 = 0" if path.stem == "measurement" else ""
+        duckdb.execute(f"COPY ({rows}{twice}) TO '{tmp_path / path.name}'")
+    long = read_profile([str(tmp_path)], Options(internal=True), also=lambda con: None)[0]
+    short = read_profile([str(tmp_path)], Options(internal=True))[0]
+    assert short.to_json() == long.to_json()
+    relations = long.frames["relations"]
+    for kind in ("several-patients", "unresolved"):
+        assert relations["observation.encounter_id", kind][0]
+    assert relations["observation.id", "duplicate-id"][0]
+    assert {state for element, _, _, state in long.frames["states"] if element == "observation.unit"} >= {
+        "missing",
+        "null-token",
+        "present",
+    }
+
+
 @pytest.mark.parametrize(
     "change",
     [

@@ -196,7 +196,7 @@ def test_every_text_has_exactly_one_kind(texts: list[str]) -> None:
     con.execute(MACROS)
     con.execute("CREATE TABLE x (value_kind VARCHAR, comparator VARCHAR, value_declared VARCHAR, absent_reason VARCHAR, t VARCHAR)")
     con.executemany("INSERT INTO x VALUES ('text', NULL, NULL, NULL, ?)", [[text] for text in texts])
-    kinds = [row[0] for row in con.execute(f"SELECT {values._kind()} FROM x").fetchall()]
+    kinds = [row[0] for row in con.execute(f"SELECT {values.kind('t')} FROM x").fetchall()]
     every = [kind for kinds in PARSES.values() for kind in kinds]
     assert len(every) == len(set(every))
     for kind in kinds:

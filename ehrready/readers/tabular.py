@@ -13,6 +13,7 @@ import functools
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import duckdb
 
@@ -36,6 +37,9 @@ from ehrready.readers.tabular_files import (
 from ehrready.readers.tabular_lookup import Lookups
 from ehrready.readers.tabular_mapping import NONE, TableMapping, find, shipped
 from ehrready.readers.tabular_sql import Compiler
+
+if TYPE_CHECKING:
+    from ehrready.narrow import Rows
 
 #: Files loaded by one statement.
 _GROUP = 256
@@ -193,8 +197,7 @@ class _Reading:
     def __init__(self, source: str, mapping: TableMapping, con: duckdb.DuckDBPyConnection, *, narrow: bool = False) -> None:
         self._format, self._mapping, self._con, self._narrow = source, mapping, con, narrow
         self._counts = _Counts()
-        self._rows: dict[str, list[str]] = {}
-        self._codings: list[str] = []
+        self._rows: dict[str, list[Rows]] = {}
 
     def run(self, files: Sequence[SourceFile], wanted: frozenset[int]) -> Iterator[Event]:
         """Read the wanted files: lookup tables first, then table by table in the order of their first file."""
@@ -219,7 +222,7 @@ class _Reading:
                 if self._narrow:
                     from ehrready.readers import tabular_narrow
 
-                    tabular_narrow.keep(self._con, self._rows, self._codings)
+                    tabular_narrow.keep(self._con, self._rows)
         self._counts.book(self._con, self._format)
 
     def _spill(self) -> Path | None:
@@ -314,9 +317,7 @@ class _Reading:
         if self._narrow and compiler.rule.to != "patient":
             from ehrready.readers.tabular_narrow import NarrowCompiler
 
-            rows, codings = NarrowCompiler(compiler).selects()
-            self._rows.setdefault(compiler.rule.to, []).append(rows)
-            self._codings += codings
+            self._rows.setdefault(compiler.rule.to, []).append(NarrowCompiler(compiler).rows())
             return []
         return compiler.statements()
 

@@ -13,13 +13,14 @@ from dataclasses import dataclass
 
 import duckdb
 
-from ehrready import cells, narrow
+from ehrready import cells, narrow, values
+from ehrready.engines.duckdb import quote
 from ehrready.readers.base import Event
-from ehrready.readers.tabular_columns import INTEGER, is_clock, kind_of, value_of
+from ehrready.readers.tabular_columns import INTEGER, id_of, is_clock, kind_of, value_of
 from ehrready.readers.tabular_files import Column
-from ehrready.readers.tabular_mapping import Concept, Expr, First, Ref
+from ehrready.readers.tabular_mapping import Concept, ConceptCode, Expr, First, Ref
 from ehrready.readers.tabular_sql import CONCEPTS, Compiler
-from ehrready.tables import ALL, CODED
+from ehrready.tables import ALL, TABLES
 
 
 class NotNarrowError(Exception):
@@ -28,20 +29,9 @@ class NotNarrowError(Exception):
 
 @dataclass(slots=True)
 class NarrowCompiler:
-    """Writes the statements that move one rule's rows into the narrow tables."""
+    """Writes what moves one rule's rows into a narrow table."""
 
     compiler: Compiler
-
-    def selects(self) -> tuple[str, list[str]]:
-        """Return the SELECT of the records and those of their codings; raises NotNarrowError where a column is of another type."""
-        rows = self._rows()
-        codings = [sql for concept in self.compiler.rule.concepts for sql in self._codings(concept)]
-        return self._lasting(rows), [self._lasting(sql) for sql in codings]
-
-    @staticmethod
-    def _lasting(sql: str) -> str:
-        """The lookup of concepts goes with the reading; its copy stays."""
-        return sql.replace(f"JOIN {CONCEPTS} AS", f"JOIN {narrow.CONCEPTS} AS")
 
     def _integer(self, name: str) -> str:
         expr = self.compiler.rule.columns.get(name)
@@ -54,7 +44,7 @@ class NarrowCompiler:
             return "NULL::BIGINT"
         if not INTEGER.fullmatch(column.type) or column.type.startswith("U") or "HUGE" in column.type:
             raise NotNarrowError
-        return f"CAST({value_of(column)} AS BIGINT)"
+        return value_of(column)
 
     def _times(self, name: str) -> list[Column]:
         """Return the columns of a time, the first that is set is it."""
@@ -87,39 +77,68 @@ class NarrowCompiler:
         if expr is not None and (not isinstance(expr, Ref) or (column is not None and kind_of(column) not in {"integer", "number"})):
             raise NotNarrowError
 
-    def _rows(self) -> str:
-        """Return the SELECT of the records."""
+    def rows(self) -> narrow.Rows:
+        """Return the rows; raises NotNarrowError where a column is of another type."""
         c, rule = self.compiler, self.compiler.rule
-        if rule.joins or set(rule.columns) - narrow.COLUMNS:
+        if rule.joins or set(rule.columns) - narrow.COLUMNS or ("site" in rule.columns and rule.to != "encounter"):
             raise NotNarrowError
         c.clear()
         at, clocked = self._time("at")
         end, end_clocked = self._time("end")
-        values: dict[str, str] = {
+        row: dict[str, str] = {
             "record": c.record, "p": self._integer("patient_id"), "e": self._integer("encounter_id"), "id": self._integer("id"),
-            "site": c.column("site"), "at": at, "clocked": clocked, "end": end, "end_clocked": end_clocked,
+            "at": at, "clocked": clocked, "end": end, "end_clocked": end_clocked,
         }  # fmt: skip
+        if "site" in rule.columns:
+            row["site"] = c.column("site")
         if rule.to == "observation":
-            for name in ("value_number", "range_low", "range_high"):
-                self._plain(name)
-                values[name] = c.number(name) or "NULL::DOUBLE"
-            for name in ("value_text", "comparator", "unit", "unit_code"):
-                values[name] = c.column(name)
-            c.observation(values)
-            values.setdefault("value_declared", "NULL")
+            row |= self._result()
         states = []
+        codes: dict[str, list[str]] = {}
         for concept in rule.concepts:
-            state, ids = self._state(concept)
+            state, codes[concept.element] = self._state(concept)
             states.append(f"{state} * {1 << cells.shift(concept.element)}")
-            if concept.element == "observation.code":
-                values |= {f"c{i}": sql for i, sql in enumerate(ids[:2])}
-        values["concepts"] = " + ".join(states) or "0"
-        inner = ", ".join(f'{sql} AS "{name}"' for name, sql in values.items())
-        return narrow.select(rule.to, rule.table, f"(SELECT {inner} {c.source()})", set(values))
+        row["concepts"] = " + ".join(states) or "0"
+        # the lookup of concepts goes with the reading; its copy stays
+        return narrow.Rows(row, codes, c.source().replace(f"JOIN {CONCEPTS} AS", f"JOIN {narrow.CONCEPTS} AS"))
+
+    def _result(self) -> dict[str, str]:
+        """Return the SQL of what a result holds: its kind, number, text and unit."""
+        c, code = self.compiler, self.compiler.rule.columns.get("unit_code")
+        if code is not None and not (isinstance(code, ConceptCode) and code.vocabulary == "UCUM"):
+            raise NotNarrowError
+        row: dict[str, str] = {}
+        for name in ("value_number", "range_low", "range_high"):
+            self._plain(name)
+            row[name] = c.number(name) or "NULL::DOUBLE"
+        for name in ("value_text", "comparator", "unit_code"):
+            row[name] = c.column(name)
+        row["value_declared"] = "NULL::VARCHAR"
+        c.observation(row)
+        units = self._texts("unit")
+        row["unit"] = f"coalesce({', '.join([*units, 'NULL::VARCHAR'])})"
+        # the code of a unit is no null token (``keep``), so that it is the unit where there is one
+        row["ucum"] = "NULL::INTEGER"
+        if code is not None and (column := c.own(code.ref)) is not None:
+            concept = c.lookup(id_of(column))
+            row["ucum"] = f"CASE WHEN {concept}.system = 'UCUM' AND {concept}.code IS NOT NULL THEN {concept}.id END::{_size([column])}"
+        row["u"] = f"CASE WHEN ({row['unit_code']}) IS NULL THEN {row['unit']} END"
+        row["unit_token"] = f"coalesce({', '.join([*(f'null_token({unit})' for unit in units), 'false'])})"
+        return row | {"absent_reason": "NULL::VARCHAR"}
+
+    def _texts(self, name: str) -> list[str]:
+        """Return the SQL of the texts of which the first is a column; of a dictionary, as columns of few words are, ``clean`` is done once a word."""
+        c, expr = self.compiler, self.compiler.rule.columns.get(name)
+        found = []
+        for option in expr.options if isinstance(expr, First) else (expr,):
+            column = c.own(option) if isinstance(option, Ref) else None
+            sql = f"clean({value_of(column)})" if column is not None and column.type == "VARCHAR" else c.text(option)
+            found += [sql] if sql is not None else []
+        return found
 
     def _state(self, concept: Concept) -> tuple[str, list[str]]:
-        """Return the SQL of the digit of a concept's state, and of its ids."""
-        c = self.compiler
+        """Return the SQL of the digit of a concept's state, and of its ids, NULL where the record has no such coding."""
+        c, columns = self.compiler, []
         ids = []
         for coding in concept.codings:
             if coding.code is not None:
@@ -128,44 +147,46 @@ class NarrowCompiler:
                 column = c.own(ref)
                 if column is not None and not INTEGER.fullmatch(column.type):
                     raise NotNarrowError
+                columns += [column] if column is not None else []
             if (sql := c.coding_id(coding)) is not None:
                 ids.append(sql)
-        present = " OR ".join(c.presence(concept)) or "false"
+        if len(ids) > narrow.CODINGS:
+            raise NotNarrowError
+        tests = c.presence(concept)
+        present = " OR ".join(tests) or "false"
+        codes = [f"(CASE WHEN {test} THEN {sql} END)::{_size(columns)}" for test, sql in zip(tests, ids, strict=True)]
         if not concept.always:
-            return f"(CASE WHEN {present} THEN {cells.DIGIT['coded']} ELSE 0 END)", ids
+            return f"(CASE WHEN {present} THEN {cells.DIGIT['coded']} ELSE 0 END)", codes
         text = c.text(concept.text) or "NULL::VARCHAR"
         return (
             f"(CASE WHEN {present} THEN {cells.DIGIT['coded']} WHEN {text} IS NULL THEN {cells.DIGIT['missing']} "
             f"WHEN {narrow.null_token(text)} THEN {cells.DIGIT['null-token']} ELSE {cells.DIGIT['text-only']} END)"
-        ), ids
-
-    def _codings(self, concept: Concept) -> Iterator[str]:
-        """Yield a SELECT per coding: element, record, place in the concept, patient, encounter, month, concept id."""
-        c = self.compiler
-        present = c.presence(concept)
-        at, place = self._time("at")[0], 0
-        for coding in concept.codings:
-            c.clear()
-            if (sql := c.coding_id(coding)) is None:
-                continue
-            position = " + ".join(["1", *(f"CAST({earlier} AS INTEGER)" for earlier in present[:place])])
-            test = present[place]
-            place += 1
-            values = [str(CODED.index(concept.element)), c.record, position, self._integer("patient_id"), self._integer("encounter_id")]
-            yield narrow.coding([*values, narrow.month(at), sql], c.source([test]))
+        ), codes
 
 
-def keep(con: duckdb.DuckDBPyConnection, rows: Mapping[str, Sequence[str]], codings: Sequence[str]) -> None:
-    """Make the views of what was found, and the concepts they look up."""
+def _size(columns: Sequence[Column]) -> str:
+    """Return the type of numbers that come from some columns."""
+    return "INTEGER" if all(column.type in {"INTEGER", "SMALLINT", "TINYINT"} for column in columns) else "BIGINT"
+
+
+def keep(con: duckdb.DuckDBPyConnection, rows: Mapping[str, Sequence[narrow.Rows]]) -> None:
+    """Read the rows that were found into the narrow tables, and keep the concepts they look up."""
+    if con.execute(f"SELECT 1 FROM {CONCEPTS} WHERE system = 'UCUM' AND null_token(code)").fetchone():
+        raise NotNarrowError
     con.execute(f"CREATE TABLE {narrow.CONCEPTS} AS SELECT * FROM {CONCEPTS}")
-    for statement in narrow.views(rows, codings):
+    kinds = f"ENUM ({', '.join(map(quote, values.KINDS))})"
+    told = (
+        f"CASE WHEN value_number IS NOT NULL AND comparator IS NULL THEN 'number'::{kinds} ELSE ({values.kind(values.HIDDEN)})::{kinds} END"
+    )
+    for statement in narrow.make(rows, {"t": values.HIDDEN, "kind": told}):
         con.execute(statement)
 
 
 def check(con: duckdb.DuckDBPyConnection) -> None:
     """Raise where a value is outside what the numbers can say, once all is read."""
-    if con.execute(f"SELECT 1 FROM narrow WHERE {narrow.OUTSIDE} LIMIT 1").fetchone():
-        raise NotNarrowError
+    for table in TABLES:
+        if table != "patient" and con.execute(f"SELECT 1 FROM {narrow.of(table)} WHERE {narrow.outside(table)} LIMIT 1").fetchone():
+            raise NotNarrowError
     if con.execute(
         "SELECT 1 FROM patient WHERE patient_id IS NOT NULL AND coalesce(TRY_CAST(patient_id AS BIGINT), 0) <= 0 LIMIT 1"
     ).fetchone():
@@ -178,7 +199,6 @@ def undo(con: duckdb.DuckDBPyConnection) -> None:
         con.execute(f'DELETE FROM "{name}"')
     for statement in narrow.drop():
         con.execute(statement)
-    con.execute(f"DROP TABLE IF EXISTS {narrow.CONCEPTS}")
 
 
 def events(run: Iterator[Event], con: duckdb.DuckDBPyConnection) -> Sequence[Event] | None:
