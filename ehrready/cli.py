@@ -274,7 +274,7 @@ def main() -> None:
     """Run the command line and turn every outcome into an exit code; never a traceback, never a value."""
     _no_core_dumps()
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # no algebra is done: NumPy's other threads would only spin
-    gc.set_threshold(50_000, 20, 20)  # a run makes few cycles and many objects: looking through them was a tenth of a short one
+    gc.set_threshold(200_000, 20, 20)  # a run makes few cycles and many objects: looking through them was a tenth of a short one
     if sys.argv[1:] == ["--version"]:  # scripts ask often: the parser need not be built for it
         sys.stdout.write(f"ehrready {__version__}\n")
         sys.exit(Exit.PASSED)

@@ -7,15 +7,10 @@ needed: what fails fails once more where it is used, and is told there; nothing 
 from __future__ import annotations
 
 import contextlib
-import sys
 import threading
 from collections.abc import Callable, Iterable
 
 Job = Callable[[], object]
-
-#: Seconds after which a thread that wants Python's lock is given it.  The main thread asks for it after every statement, and
-#: would wait for 5 ms each time.
-_TURN = 0.0005
 
 
 def start(jobs: Iterable[Job]) -> None:
@@ -25,13 +20,8 @@ def start(jobs: Iterable[Job]) -> None:
 
 
 def _work(jobs: tuple[Job, ...]) -> None:
-    before = sys.getswitchinterval()
-    sys.setswitchinterval(min(before, _TURN))
-    try:
-        for job in jobs:
-            if not threading.main_thread().is_alive():
-                break
-            with contextlib.suppress(Exception):
-                job()
-    finally:
-        sys.setswitchinterval(before)
+    for job in jobs:
+        if not threading.main_thread().is_alive():
+            break
+        with contextlib.suppress(Exception):
+            job()
