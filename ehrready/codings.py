@@ -74,7 +74,10 @@ def measure(con: duckdb.DuckDBPyConnection, frames: dict[str, Frame], store: Sto
     )
     if short:
         _said_narrow(con)
-    con.execute("CREATE TEMP TABLE per_term AS SELECT q, p, count(*) n FROM said GROUP BY q, p")
+    rows = "said"
+    if short:  # without the encounters that ``said`` is joined to
+        rows = "(SELECT q, p FROM said_text UNION ALL SELECT t.q, n.p FROM narrow_coding n JOIN term_of t ON n.el = t.el AND n.cid = t.cid)"
+    con.execute(f"CREATE TEMP TABLE per_term AS SELECT q, p, count(*) n FROM {rows} GROUP BY q, p")
     frames["codes"] = _grouped(con, ("element", "key", "code"), ("element", "key"), "code <> ''")
     frames["classes"] = _grouped(con, ("element", "key", "how", "cls"), ("element",), "true")
     _systems(con, frames)
