@@ -8,14 +8,18 @@ Patients are numbered: ``p`` is positive, negative for the mark of a stated abse
 
 from __future__ import annotations
 
+import re
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from ehrready import narrow
+from ehrready import concepts, narrow
 from ehrready.engines.duckdb import quote
 from ehrready.tables import ABSENT, CODED, DERIVED, SCALARS, TABLES, table_of
 
 if TYPE_CHECKING:
     import duckdb
+
+    from ehrready.concepts import Numbered
 
 # States of an element in a record: present (scalars) or coded, text-only, null-token, missing, absent-with-reason and
 # masked.  missing and null-token are defects; masked is in no denominator.  The place in the list is the digit; 0 is: does not apply.
@@ -63,6 +67,12 @@ MONTH = (
     "WHEN regexp_matches({0}, '^(19|20)[0-9][0-9]') THEN -(left({0}, 4)::INTEGER) ELSE -1 END"
 )
 
+#: The month of a time as yyyymm, -1 where there is none: a release is in force in a month of the calendar.
+STRICT_MONTH = "CASE WHEN regexp_matches({0}, '^[0-9]{{4}}-(0[1-9]|1[0-2])') THEN left({0}, 4)::INTEGER * 100 + substring({0}, 6, 2)::INTEGER ELSE -1 END"
+
+#: Elements that are coded at discharge, not when they happen.
+LATE = ("condition.code", "procedure.code")
+
 
 def month_text(month: int) -> str:
     """Return ``YYYY-MM`` of a month's number, ``""`` of none."""
@@ -105,10 +115,12 @@ def state_of(element: str, combo: int) -> str:
 def build(con: duckdb.DuckDBPyConnection) -> list[str]:
     """Make ``person``, ``visit``, ``place`` and ``cell``; returns the tables that have a row."""
     filled = [table for table in TABLES if con.execute(f'SELECT 1 FROM "{table}" LIMIT 1').fetchone()]
-    short = narrow.there(con)
-    _people(con, filled, short)
+    short, numbered = narrow.there(con), concepts.shared(con)
+    # where concepts are numbers of their records, these name all patients and sites
+    others = () if numbered else ("concept", "coding")
+    _people(con, [*filled, *others], short)
     _visits(con, short)
-    known = _places(con, filled, short)
+    known = _places(con, [*filled, *others[:1]], short)
     several = _several(con, short)
     if several:
         con.execute(
@@ -119,11 +131,15 @@ def build(con: duckdb.DuckDBPyConnection) -> list[str]:
         )
     counted = "counted" if short else "cell"
     con.execute(f"CREATE TEMP TABLE {counted} (t INTEGER, p BIGINT, place INTEGER, m INTEGER, combo BIGINT, n BIGINT)")
-    for table in filled:
-        _records(con, counted, table, known, several and not short)  # of narrow rows none but patients are here
+    if numbered:
+        con.execute(f"CREATE TEMP TABLE concept_state AS SELECT t.x, {concept_digit()} AS digit FROM concept_text t WHERE t.ordinal = 1")
+    # of narrow rows none but patients are here
+    rows = {table: _records(table, known, several and not short, numbered.get(table, ())) for table in filled}
     if con.execute("SELECT 1 FROM component LIMIT 1").fetchone():
-        _components(con, known)
-    _concepts(con, counted, known)
+        rows["component"] = _components(known, numbered.get("component", ()))
+    _count(con, counted, rows, numbered)
+    if not numbered:
+        _concepts(con, counted, known)
     if short:
         _narrow(con, several)
     return filled
@@ -141,13 +157,13 @@ def _narrow(con: duckdb.DuckDBPyConnection, several: bool) -> None:
     con.execute(f"CREATE TEMP VIEW cell AS {' UNION ALL '.join(parts)}")
 
 
-def _people(con: duckdb.DuckDBPyConnection, filled: list[str], short: bool) -> None:
+def _people(con: duckdb.DuckDBPyConnection, naming: list[str], short: bool) -> None:
     """Create ``person``: per patient id its number, birth and death as days, site, and whether a patient record has it."""
 
     def day(column: str, bound: str) -> str:
         return f"CASE WHEN {_IS_DATE.format(column)} THEN try_cast({bound.format(column)} AS DATE) END"
 
-    said = " UNION ALL ".join(f'SELECT patient_id FROM "{table}"' for table in [*filled, "concept", "coding"])
+    said = " UNION ALL ".join(f'SELECT patient_id FROM "{table}"' for table in naming or ["patient"])
     number = "row_number() OVER (ORDER BY patient_id)"
     if short:  # a person's number is its id
         said += "".join(
@@ -190,19 +206,19 @@ def _several(con: duckdb.DuckDBPyConnection, short: bool) -> bool:
     return con.execute(asked).fetchone() is not None
 
 
-def _places(con: duckdb.DuckDBPyConnection, filled: list[str], short: bool) -> bool:
+def _places(con: duckdb.DuckDBPyConnection, naming: list[str], short: bool) -> bool:
     """Create ``place``, the number of each site; returns whether there is any (else no join is needed).
 
     A single site needs the joins, too, since profiles of several hospitals must add up.
     """
-    said = " UNION ALL ".join(f'SELECT site FROM "{table}"' for table in [*filled, "concept"])
+    said = " UNION ALL ".join(f'SELECT site FROM "{table}"' for table in naming or ["patient"])
     said += f" UNION ALL SELECT DISTINCT site FROM {narrow.of('encounter')}" if short else ""
     con.execute(
         "CREATE TEMP TABLE place AS SELECT site, (row_number() OVER (ORDER BY site))::INTEGER AS place FROM "
         f"(SELECT DISTINCT site FROM ({said}) WHERE site IS NOT NULL)"
     )
     # only what an encounter, a patient or a concept says makes the others be asked
-    asked = "SELECT site FROM visit UNION ALL SELECT site FROM person UNION ALL SELECT site FROM concept"
+    asked = "SELECT site FROM visit UNION ALL SELECT site FROM person" + " UNION ALL SELECT site FROM concept" * ("concept" in naming)
     known = bool(con.execute(f"SELECT 1 FROM ({asked}) WHERE site IS NOT NULL LIMIT 1").fetchone())
     for table in ("person", "visit") if short else ():
         more = f", {narrow.lifetime()}" if table == "person" else ""
@@ -220,29 +236,72 @@ def _joined(key: str, known: bool) -> tuple[str, str]:
     return ("s.place" if known else "NULL::INTEGER"), joins
 
 
-def _records(con: duckdb.DuckDBPyConnection, counted: str, table: str, known: bool, several: bool) -> None:
-    """Count the records of a table."""
+def _records(table: str, known: bool, several: bool, numbered: Sequence[Numbered]) -> str:
+    """Return the SELECT of patient, place, month and combo of a table's records, and of their numbered concepts."""
     key = {"patient": "patient_id", "encounter": "id"}.get(table, "encounter_id")
     place, joins = _joined(key, known)
     if several:
         joins += " LEFT JOIN known_pair k ON t.encounter_id = k.pair_visit AND t.patient_id = k.pair_patient"
-    parts = [f"{digit} * {1 << shift(element)}" for element, digit in _digits(table).items()]
-    parts += [f"(CASE WHEN {test} THEN {1 << _BIT[flag]} ELSE 0 END)" for flag, test in _flags(table, several).items()]
-    con.execute(
-        f"INSERT INTO {counted} SELECT {NUMBER[table]}, p, place, m, combo, count(*) FROM (SELECT a.p, {place} AS place, {MONTH.format('t.at')} AS m, "
-        f'CASE WHEN t.excluded IS NOT NULL THEN 2 ELSE 1 + {" + ".join(parts)} END AS combo FROM "{table}" t{joins}) GROUP BY p, place, m, combo'
+    own = own_parts(table)
+    others = [_flag(flag, test) for flag, test in _flags(table, several).items() if not _is_own(test)]
+    parts = [*(["t.word"] if numbered else own), *others, *_states_of(numbered)]
+    joins += concepts.joined(numbered)
+    recorded = "t.recorded_at, " if table == "condition" else ""
+    used = STRICT_MONTH.format(f"coalesce(v.used, {recorded}t.at)") if table in {table_of(e) for e in LATE} else "NULL::INTEGER"
+    return (
+        f"SELECT {concepts.kept(numbered, used, 't.excluded IS NULL')}a.p, {place} AS place, {'t.m' if numbered else MONTH.format('t.at')} AS m, CASE WHEN t.excluded IS NOT NULL THEN 2 "
+        f'ELSE 1 + {" + ".join(parts)} END AS combo FROM "{table}" t{joins}'
     )
 
 
-def _components(con: duckdb.DuckDBPyConnection, known: bool) -> None:
-    """Count the values and units of components into ``cell``: they are results, and no records."""
+def own_parts(table: str) -> list[str]:
+    """Return what a record's own columns (of ``t``) add to its combo, as SQL: the states of its elements and the flags that need no join."""
+    digits = [f"{digit} * {1 << shift(element)}" for element, digit in _digits(table).items()]
+    return [*digits, *(_flag(flag, test) for flag, test in _flags(table, several=False).items() if _is_own(test))]
+
+
+def _flag(flag: str, test: str) -> str:
+    return f"(CASE WHEN {test} THEN {1 << _BIT[flag]} ELSE 0 END)"
+
+
+def _is_own(test: str) -> bool:
+    """Say whether a flag needs neither person nor visit."""
+    return not re.search(r"\b[avk]\.", test)
+
+
+def _components(known: bool, numbered: Sequence[Numbered]) -> str:
+    """Return the same of components: their combos are of value, unit and numbered code alone, since they are results and no records."""
     place, joins = _joined("encounter_id", known)
     digits = _digits("observation")
-    combo = " + ".join(f"{digits[element]} * {1 << shift(element)}" for element in DERIVED)
-    con.execute(
-        f"INSERT INTO cell SELECT {NUMBER['observation']}, p, place, m, combo, count(*) FROM (SELECT a.p, {place} AS place, "
-        f"{MONTH.format('t.at')} AS m, {combo} AS combo FROM component t{joins} WHERE t.excluded IS NULL) WHERE combo > 0 GROUP BY p, place, m, combo"
+    parts = [*(f"{digits[element]} * {1 << shift(element)}" for element in DERIVED), *_states_of(numbered)]
+    return (
+        f"SELECT {concepts.kept(numbered, 'NULL::INTEGER', 'true')}a.p, {place} AS place, {MONTH.format('t.at')} AS m, {' + '.join(parts)} AS combo FROM component t{joins}"
+        f"{concepts.joined(numbered)} WHERE t.excluded IS NULL"
     )
+
+
+def _states_of(numbered: Sequence[Numbered]) -> list[str]:
+    """Return the SQL of the digits of numbered concepts."""
+    return [
+        f"coalesce(d{i}.digit, {0 if one.optional else _DIGIT['missing']})::BIGINT * {1 << shift(one.element)}"
+        for i, one in enumerate(numbered)
+    ]
+
+
+def _count(con: duckdb.DuckDBPyConnection, counted: str, rows: Mapping[str, str], numbered: Mapping[str, Sequence[Numbered]]) -> None:
+    """Count rows by patient, place, month and combo; where concepts are numbers the rows stay, as ``row_of``, for the codings."""
+    of = {table: NUMBER["observation" if table == "component" else table] for table in rows}
+    if numbered:  # all tables at once: the engine works on several of them side by side
+        union = " UNION ALL ".join(f"SELECT {of[table]} AS t, * FROM ({sql})" for table, sql in rows.items())
+        con.execute(f"CREATE TEMP TABLE row_of AS {union}")
+        con.execute(
+            f"INSERT INTO {counted} SELECT t, p, place, m, combo, count(*) FROM row_of WHERE combo > 0 GROUP BY t, p, place, m, combo"
+        )
+        return
+    for table, sql in rows.items():
+        con.execute(
+            f"INSERT INTO {counted} SELECT {of[table]}, p, place, m, combo, count(*) FROM ({sql}) WHERE combo > 0 GROUP BY p, place, m, combo"
+        )
 
 
 def _digits(table: str) -> dict[str, str]:

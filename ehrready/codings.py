@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pyarrow as pa
 
-from ehrready import currency, narrow
+from ehrready import concepts, currency, narrow
+from ehrready.cells import LATE, NUMBER, STRICT_MONTH
 from ehrready.engines.duckdb import quote
 from ehrready.profile import Frame
 from ehrready.readers.blocks import integers, strings
@@ -30,17 +31,21 @@ if TYPE_CHECKING:
 # Σn² and Σn·of; a row without a patient is its own cluster, so that the sums of two data sets add
 _SUMS = "sum(n), count(p), sum(CASE WHEN p IS NULL THEN n ELSE n * n END), sum(CASE WHEN p IS NULL THEN n ELSE n * total END)"
 
-#: The month of a time as yyyymm, -1 where there is none: a release is in force in a month of the calendar.
-_STRICT = "CASE WHEN regexp_matches({0}, '^[0-9]{{4}}-(0[1-9]|1[0-2])') THEN left({0}, 4)::INTEGER * 100 + substring({0}, 6, 2)::INTEGER ELSE -1 END"
-
-#: Elements that are coded at discharge, not when they happen.
-LATE = ("condition.code", "procedure.code")
-
 #: Systems told apart per concept: the bits of a BIGINT, less one for the surplus.
 _BITS = 61
 
 #: Systems of HL7's own small tables are pooled under one key: their URIs are open-ended.
 HL7 = "hl7"
+
+
+_ROWS = (
+    "SELECT element, coalesce(\"system\", '') s, coalesce(code, '') c, coalesce(version, '') version, coalesce(display, '') display, count(*) n, "
+    "max(position) most FROM coding GROUP BY ALL"
+)
+_NARROW = (
+    "SELECT e.element, coalesce(k.\"system\", ''), coalesce(k.code, ''), coalesce(k.version, ''), coalesce(k.display, ''), g.n, g.most FROM "
+    "(SELECT el, cid, count(*) n, max(position) most FROM narrow_coding GROUP BY el, cid) g JOIN element_of e USING (el) JOIN narrow_concept k ON k.id = g.cid"
+)
 
 
 def measure(con: duckdb.DuckDBPyConnection, frames: dict[str, Frame], store: Store | None = None) -> None:
@@ -49,29 +54,33 @@ def measure(con: duckdb.DuckDBPyConnection, frames: dict[str, Frame], store: Sto
     Texts are looked at once per distinct coding (``term``); rows are numbers: ``said`` has a row per coding, and ``per_term``
     adds them up per patient, which is all that most frames need.
     """
-    short = narrow.there(con)
-    more = (
-        " UNION ALL SELECT e.element, coalesce(k.\"system\", ''), coalesce(k.code, ''), coalesce(k.version, ''), coalesce(k.display, ''), g.n, g.most FROM "
-        "(SELECT el, cid, count(*) n, max(position) most FROM narrow_coding GROUP BY el, cid) g JOIN element_of e USING (el) JOIN narrow_concept k ON k.id = g.cid"
-    )
+    short, numbered = narrow.there(con), concepts.shared(con)
+    # text, how often it is said, the last place in a concept where it is
+    sources = [concepts.counted(numbered, NUMBER) if numbered else _ROWS]
     if short:
         con.execute("CREATE TEMP TABLE element_of (el INTEGER, element VARCHAR)")
         con.executemany("INSERT INTO element_of VALUES (?, ?)", [[el, element] for el, element in enumerate(CODED)])
+        sources.append(_NARROW)
     con.execute(
         "CREATE TEMP TABLE term AS SELECT row_number() OVER (ORDER BY element, s, c, version, display) - 1 q, * FROM (SELECT element, "
-        "s, c, version, display, sum(n)::BIGINT n, max(most) most FROM (SELECT element, "
-        "coalesce(\"system\", '') s, coalesce(code, '') c, coalesce(version, '') version, coalesce(display, '') display, count(*) n, "
-        f"max(position) most FROM coding GROUP BY ALL{more if short else ''}) GROUP BY element, s, c, version, display);"
+        f"s, c, version, display, sum(n)::BIGINT n, max(most) most FROM ({' UNION ALL '.join(sources)}) AS source(element, s, c, version, display, n, most) "
+        "GROUP BY element, s, c, version, display);"
         "CREATE TEMP TABLE pair AS SELECT row_number() OVER (ORDER BY element, s, c) - 1 pid, * FROM (SELECT element, s, c, sum(n)::BIGINT n FROM term GROUP BY ALL)"
     )
     _classify(con, store)
     con.execute(
         "CREATE OR REPLACE TEMP TABLE term AS SELECT t.q, t.version, t.display, t.most, j.* FROM term t JOIN judge j ON t.element = j.element "
-        "AND t.s = j.s AND t.c = j.c;"
-        f"CREATE TEMP TABLE {'said_text' if short else 'said'} AS SELECT t.q, g.record, g.concept, CASE WHEN a.p > 0 THEN a.p END AS p, {_STRICT.format('g.used')} AS m "
-        f"FROM ({_used(con)}) g JOIN term t ON g.element = t.element AND coalesce(g.\"system\", '') = t.s AND coalesce(g.code, '') = t.c "
-        "AND coalesce(g.version, '') = t.version AND coalesce(g.display, '') = t.display LEFT JOIN person a ON g.patient_id = a.patient_id"
+        "AND t.s = j.s AND t.c = j.c"
     )
+    if numbered:
+        for statement in concepts.said(numbered, NUMBER, LATE):
+            con.execute(statement)
+    else:
+        con.execute(
+            f"CREATE TEMP TABLE {'said_text' if short else 'said'} AS SELECT t.q, g.record, g.concept, CASE WHEN a.p > 0 THEN a.p END AS p, {STRICT_MONTH.format('g.used')} AS m "
+            f"FROM ({_used(con)}) g JOIN term t ON g.element = t.element AND coalesce(g.\"system\", '') = t.s AND coalesce(g.code, '') = t.c "
+            "AND coalesce(g.version, '') = t.version AND coalesce(g.display, '') = t.display LEFT JOIN person a ON g.patient_id = a.patient_id"
+        )
     if short:
         _said_narrow(con)
     rows = "said"

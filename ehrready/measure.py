@@ -15,7 +15,7 @@ from ehrready.engines.duckdb import quote
 from ehrready.production import FORMAT as PREDICTIONS
 from ehrready.production import measure as production
 from ehrready.profile import Frame, Profile, empty
-from ehrready.tables import TABLES
+from ehrready.tables import ALL, TABLES
 
 if TYPE_CHECKING:
     import duckdb
@@ -108,15 +108,19 @@ def _declared(ledger: Ledger) -> Frame:
 def _views(con: duckdb.DuckDBPyConnection) -> None:
     """Create what rules of contracts and work-lists see: the tables without stated absences of a patient, and the judged codings."""
     for name in TABLES:
-        con.execute(
-            f'CREATE TEMP VIEW "{name}_v" AS SELECT * REPLACE (CASE WHEN NOT is_absent(patient_id) THEN patient_id END AS patient_id) FROM "{name}"'
-        )
+        con.execute(f'CREATE TEMP VIEW "{name}_v" AS {_view(name)}')
     # what a feature is looked for in: the results, each with the number of its code among the record's concepts
-    con.execute(
-        "CREATE TEMP VIEW result_v AS SELECT *, 1 AS concept FROM observation_v UNION ALL "
-        "SELECT * REPLACE (CASE WHEN NOT is_absent(patient_id) THEN patient_id END AS patient_id) FROM component"
-    )
+    con.execute(f"CREATE TEMP VIEW result_v AS SELECT *, 1 AS concept FROM observation_v UNION ALL {_view('component')}")
     codings.views(con)
+
+
+def _view(table: str) -> str:
+    """Return the SELECT of the canonical columns of a table, without stated absences of a patient."""
+    columns = (
+        "CASE WHEN NOT is_absent(patient_id) THEN patient_id END AS patient_id" if name == "patient_id" else f'"{name}"'
+        for name in ALL[table].names
+    )
+    return f'SELECT {", ".join(columns)} FROM "{table}"'
 
 
 def _columns(con: duckdb.DuckDBPyConnection, frames: dict[str, Frame]) -> None:

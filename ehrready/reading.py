@@ -44,15 +44,19 @@ def read(reader: Reader, files: Sequence[SourceFile], con: Any, ledger: Ledger, 
 
 
 def narrow(reader: Reader, files: Sequence[SourceFile], rules: Sequence[Rule], *, alone: bool) -> None:
-    """Let OMOP tables become numbers only, where nobody but the measures looks at them and no other format is read.
+    """Let records be numbers where nobody but the measures looks at them and no other format is read: OMOP's whole, FHIR's concepts.
 
     ``alone``: nothing else reads the canonical tables in this run.  No rule may ask them itself (those of FHIR's structure
     have tables of their own).
     """
     from ehrready.checks import CHECKS
+    from ehrready.readers.fhir import FhirReader
     from ehrready.readers.tabular import OmopReader
 
+    plain = not {rule.check for rule in rules if CHECKS[rule.check].measured} - {"structure-valid", "must-support"}
+    plain &= not sites.to_measure(rules)
+    plain &= alone and all(file.format == reader.format for file in files if not file.skip)
     if isinstance(reader, OmopReader):
-        plain = not {rule.check for rule in rules if CHECKS[rule.check].measured} - {"structure-valid", "must-support"}
-        plain &= not sites.to_measure(rules)
-        reader.narrow = alone and plain and all(file.format == reader.format for file in files if not file.skip)
+        reader.narrow = plain
+    if isinstance(reader, FhirReader):
+        reader.shared = plain

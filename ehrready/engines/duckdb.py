@@ -1,6 +1,6 @@
-"""The embedded engine: one temporary on-disk DuckDB database, removed however the run ends.
+"""The embedded engine: one DuckDB database in memory, whose tables go to a temporary folder where memory is short.
 
-Nothing is downloaded: extensions are never installed or auto-loaded.  After the sources are read the engine is
+The folder is removed however the run ends.  Nothing is downloaded: extensions are never installed or auto-loaded.  After the sources are read the engine is
 locked, so that no rule can reach a file or the network (design section 4).
 """
 
@@ -24,6 +24,8 @@ _PREFIX = "ehrready-"
 #: What to do when the engine cannot write its temporary files.
 NO_ROOM = "the temporary folder cannot be written or its disk is full: set TMPDIR to a place with room for the export"
 NO_MEMORY = "there is not enough memory for this source: give more with --memory, or use fewer --threads; nothing was written"
+#: Of the memory that a run is given the engine has all but so many bytes, and at least this share.
+BESIDE, ENGINE_SHARE = 400 * 1024**2, 0.65
 _STALE_SECONDS = 7 * 24 * 3600
 
 
@@ -92,20 +94,30 @@ def sweep(root: Path) -> None:
                 shutil.rmtree(folder, ignore_errors=True)
 
 
-def _connect(path: str, config: dict[str, str | bool | int | float | list[str]]) -> duckdb.DuckDBPyConnection:
+def _connect(config: dict[str, str | bool | int | float | list[str]]) -> duckdb.DuckDBPyConnection:
     try:
-        return duckdb.connect(path, config=config)
-    except duckdb.IOException:
-        raise SourceError(NO_ROOM) from None
+        return duckdb.connect(":memory:", config=config)
     except (duckdb.InvalidInputException, duckdb.ParserException):
         raise UsageError("--memory must be a size such as 4GB or 512MB, --threads a whole number") from None
+
+
+def memory_of(con: duckdb.DuckDBPyConnection) -> int:
+    """Return the engine's memory limit in bytes."""
+    number, unit = con.execute("SELECT current_setting('memory_limit')").fetchall()[0][0].split()
+    return int(float(number) * 1024 ** ("bytes", "KiB", "MiB", "GiB", "TiB", "PiB").index(unit))
+
+
+def _leave_room(con: duckdb.DuckDBPyConnection) -> None:
+    """Take from the engine's limit what blocks of text and Python need beside it."""
+    whole = memory_of(con)
+    con.execute(f"SET memory_limit = '{max(int(whole * ENGINE_SHARE), whole - BESIDE)} bytes'")
 
 
 @contextlib.contextmanager
 def open_engine(*, memory: str = "4GB", threads: int | None = None) -> Iterator[duckdb.DuckDBPyConnection]:
     """Yield a connection with the canonical tables, empty.
 
-    ``memory`` is DuckDB's limit (``4GB``, ``512MiB``), ``threads`` its workers (default: all cores).
+    ``memory`` is for the engine and what is read beside it (``4GB``, ``512MiB``), ``threads`` are its workers (default: all cores).
     The folder is 0700 and removed on leaving.
     """
     root = Path(tempfile.gettempdir())
@@ -113,7 +125,6 @@ def open_engine(*, memory: str = "4GB", threads: int | None = None) -> Iterator[
     folder = Path(tempfile.mkdtemp(prefix=f"{_PREFIX}{os.getpid()}-", dir=root))
     try:
         con = _connect(
-            str(folder / "tables.duckdb"),
             config={
                 "memory_limit": memory,
                 "threads": threads or os.cpu_count() or 1,
@@ -124,6 +135,7 @@ def open_engine(*, memory: str = "4GB", threads: int | None = None) -> Iterator[
             },
         )
         try:
+            _leave_room(con)
             prepare(con)
             yield con
         except (duckdb.Error, MemoryError) as error:

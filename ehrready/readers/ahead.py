@@ -1,13 +1,19 @@
-"""Read the next block while the engine works on this one: reading, unpacking and splitting let go of Python's lock."""
+"""Work side by side: blocks are read ahead of the engine, and written behind what looks at the next one.
+
+Reading, unpacking and splitting, and the engine itself, let go of Python's lock.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import queue
 import threading
-from collections.abc import Generator, Iterable
-from typing import TypeVar
+from collections import deque
+from collections.abc import Callable, Generator, Iterable
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Generic, TypeVar
 
+S = TypeVar("S")
 T = TypeVar("T")
 
 
@@ -52,3 +58,42 @@ def ahead(items: Iterable[T], most: int = 1) -> Generator[T, None, None]:
     finally:
         stop.set()
         thread.join()
+
+
+class Behind(Generic[T]):
+    """Does pieces of work in threads beside what makes the next piece: a context, whose end awaits the last one.
+
+    A piece has two parts: the first ones of several pieces are done side by side, the second ones one at a time, in order.  What a piece
+    gives is handed out in order, too, when ``most`` pieces wait, so that everything is the same in every run.
+    """
+
+    def __init__(self, threads: int = 1) -> None:
+        self._most = threads
+        self._first, self._second = ThreadPoolExecutor(threads), ThreadPoolExecutor(1)
+        self._waiting: deque[Future[list[T]]] = deque()
+
+    def __enter__(self) -> Behind[T]:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for waiting in self._waiting:
+            waiting.cancel()
+        self._first.shutdown(cancel_futures=True)
+        self._second.shutdown(cancel_futures=True)
+
+    def then(self, first: Callable[[], S], second: Callable[[S], Iterable[T]]) -> list[T]:
+        """Start a piece, and return what the pieces gave that must end before; an error of theirs is raised."""
+        found = self._ended(self._most)
+        made = self._first.submit(first)
+        self._waiting.append(self._second.submit(lambda: list(second(made.result()))))
+        return found
+
+    def rest(self) -> list[T]:
+        """Await all pieces and return what they gave."""
+        return self._ended(0)
+
+    def _ended(self, left: int) -> list[T]:
+        found: list[T] = []
+        while len(self._waiting) > left:
+            found += self._waiting.popleft().result()
+        return found

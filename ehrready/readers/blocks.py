@@ -9,7 +9,7 @@ from __future__ import annotations
 import gzip
 import io
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, cast
@@ -28,6 +28,8 @@ BLOCK_BYTES = 32 * 1024 * 1024
 HEAD_BYTES = 65536
 #: Rows per Arrow batch: DuckDB scans the batches of a table in parallel.
 BATCH_ROWS = 8192
+#: Parts of a block that are left as they are; many small ones are made one.
+MOST_PARTS = 16
 #: A compressed file may expand at most this much (measured: NDJSON of Synthea 12-20, of repeats 200).
 MAX_RATIO = 1000
 #: ... once it has expanded beyond this size.
@@ -210,6 +212,12 @@ def truths(values: np.typing.NDArray[np.bool_]) -> pa.Array:
     return pa.Array.from_buffers(pa.bool_(), len(values), [None, pa.py_buffer(np.packbits(values, bitorder="little"))])
 
 
+def bits(values: pa.Array) -> np.typing.NDArray[np.bool_]:
+    """Return the NumPy array of a boolean Arrow array without nulls."""
+    packed = np.frombuffer(values.buffers()[1] or b"", np.uint8)
+    return np.unpackbits(packed, count=values.offset + len(values), bitorder="little")[values.offset :].astype(np.bool_)
+
+
 def integers(values: np.typing.NDArray[np.int64]) -> pa.Array:
     """Return an int64 Arrow array over a NumPy one (``pyarrow.array`` would import pandas: a second)."""
     values = np.ascontiguousarray(values, dtype=np.int64)
@@ -225,7 +233,7 @@ def numbers(column: pa.Array | pa.ChunkedArray) -> np.typing.NDArray[Any]:
     return parts[0] if len(parts) == 1 else np.concatenate(parts or [np.zeros(0, np.int64)])
 
 
-def strings(values: list[bytes]) -> pa.Array:
+def strings(values: Sequence[bytes | memoryview]) -> pa.Array:
     """Return a large_binary Arrow array of byte strings, without ``pyarrow.array`` (see ``integers``)."""
     ends = np.cumsum([0, *map(len, values)], dtype=np.int64)
     data = values[0] if len(values) == 1 else b"".join(values)
@@ -237,10 +245,11 @@ class Blocks:
 
     Iterate over :meth:`lines` for line-delimited files or :meth:`documents` for one record a file; both yield
     tables and, between them, the events of the ledger (``Read`` counts what is in the tables and rejected
-    here; the caller adds rejections of its own).
+    here; the caller adds rejections of its own).  ``size``: bytes that are read at a time, instead of ``BLOCK_BYTES``.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, size: int | None = None) -> None:
+        self._size = size or BLOCK_BYTES
         self._parts: list[pa.Table] = []
         self._bytes = 0
         #: file → its last line, where that has no line feed: if it is broken, the file was cut
@@ -248,16 +257,18 @@ class Blocks:
         #: documents nested too deep
         self.deep: set[int] = set()
 
-    def _push(self, file: int, first: int, data: bytes, events: list[Read | Rejected | Ended]) -> None:
-        """Split ``data`` (whole lines) and append its non-blank lines; book them as read."""
+    def _push(self, file: int, first: int, data: bytes | memoryview, events: list[Read | Rejected | Ended]) -> int:
+        """Split ``data`` (whole lines) and append its non-blank lines; book them as read.  Returns its line feeds."""
         try:
             text = strings([data]).cast(pa.large_string())
             lines = pc.split_pattern(text, "\n").flatten()
+            feeds = len(lines) - 1
             positions = integers(np.arange(first, first + len(lines)))
         except pa.ArrowInvalid:
             good: list[bytes] = []
             numbers: list[int] = []
-            for offset, line in enumerate(data.split(b"\n")):
+            feeds = bytes(data).count(b"\n")
+            for offset, line in enumerate(bytes(data).split(b"\n")):
                 try:
                     line.decode("utf-8")
                     good.append(line)
@@ -267,11 +278,12 @@ class Blocks:
                     events.append(Rejected(file, first + offset, "encoding"))
             lines = strings(good).cast(pa.large_string())
             positions = integers(np.array(numbers))
-        lines = pc.utf8_trim(lines, " \t\r\x0b\x0c") if b"\r" in data or b" \n" in data else lines
+        lines = pc.utf8_trim(lines, " \t\r\x0b\x0c") if _padded(lines) else lines
         keep = pc.binary_length(lines).cast(pa.bool_())  # no scalar: pyarrow.scalar imports pandas too
         if not pc.all(keep, min_count=0).as_py():
             lines, positions = lines.filter(keep), positions.filter(keep)
         self._append(file, positions, lines, len(data), events)
+        return feeds
 
     def _append(self, file: int, pos: pa.Array, text: pa.Array, size: int, events: list[Read | Rejected | Ended]) -> None:
         if len(text):
@@ -283,7 +295,8 @@ class Blocks:
     def _flush(self, least: int) -> pa.Table | None:
         if not self._parts or self._bytes < least:
             return None
-        table = pa.concat_tables(self._parts).combine_chunks()
+        table = pa.concat_tables(self._parts)
+        table = table.combine_chunks() if len(self._parts) > MOST_PARTS else table
         self._parts, self._bytes = [], 0
         return pa.Table.from_batches(table.to_batches(max_chunksize=BATCH_ROWS), table.schema)
 
@@ -296,28 +309,27 @@ class Blocks:
             try:
                 with open_part(file) as stream:
                     while True:
-                        data = stream.read(BLOCK_BYTES)
+                        data = stream.read(self._size)
                         if not seen and data.startswith(_BOM):
                             data = data[3:]
-                        seen = seen or bool(data.strip())
+                        seen = seen or bool(data[:HEAD_BYTES].strip() or data.strip())
                         if not data and rest.strip():
                             self.unfinished[file.number] = line
                         end = not data
                         if skipping and not end:  # what is left of a line that is too long
                             _, found, data = data.partition(b"\n")
                             skipping, line = not found, line + len(found)
-                        block, rest = (rest, b"") if end else _cut(rest + data)
+                        block, rest = _cut(rest, data)
                         if len(rest) > LONGEST_LINE:
-                            events += [Read(file.number, 1), Rejected(file.number, line + block.count(b"\n"), "too-large")]
+                            events += _too_long(file.number, line, block)
                             rest, skipping = b"", True
                         elif skipping:
                             rest = b""
-                        if block:
-                            self._push(file.number, line, block, events)
-                            line += block.count(b"\n")
+                        for part in block:
+                            line += self._push(file.number, line, part, events)
                         yield from events
                         events = []
-                        if (table := self._flush(BLOCK_BYTES)) is not None:
+                        if (table := self._flush(self._size)) is not None:
                             yield table
                         if end:
                             size = consumed(stream)
@@ -369,7 +381,7 @@ class Blocks:
                     status = "unreadable"
             yield from events
             yield Ended(file.number, status, bytes=size)
-            if (table := self._flush(BLOCK_BYTES)) is not None:
+            if (table := self._flush(self._size)) is not None:
                 yield table
         if (table := self._flush(0)) is not None:
             yield table
@@ -396,7 +408,7 @@ class Blocks:
                 if len(cutter.pending) > LONGEST_LINE:
                     reason = "too-large"
                     break
-                data = stream.read(BLOCK_BYTES)
+                data = stream.read(self._size)
             else:
                 reason = "" if cutter.finish() else "truncated"
         except BadDocument:
@@ -408,6 +420,18 @@ class Blocks:
         if reason:
             yield from (Read(file, 1), Rejected(file, done + 1, reason))
         yield Ended(file, "truncated" if reason or lost else "read", bytes=consumed(stream))
+
+
+def _padded(lines: pa.Array) -> bool:
+    """Say whether a line of an Arrow array of large strings begins or ends with a space or the like."""
+    _, offsets, data = lines.buffers()
+    ends = np.frombuffer(offsets, np.int64)[lines.offset : lines.offset + len(lines) + 1]
+    starts, ends = ends[:-1], ends[1:]
+    some = ends > starts
+    if not some.any():
+        return False
+    text = np.frombuffer(data, np.uint8)
+    return bool((text[starts[some]] <= 32).any() or (text[ends[some] - 1] <= 32).any())
 
 
 def _is_text(data: bytes) -> bool:
@@ -427,10 +451,23 @@ def _are_text(texts: list[bytes]) -> bool:
     return True
 
 
-def _cut(data: bytes) -> tuple[bytes, bytes]:
-    """Cut after the last line feed: whole lines with it, and the rest."""
+def _cut(before: bytes, data: bytes) -> tuple[list[bytes | memoryview], bytes]:
+    """Cut what was read behind the rest of a block after its last line feed: whole lines and the rest; without data that is all.
+
+    The first line, which began in ``before``, is apart: nothing else is copied.
+    """
+    if not data:
+        return [before] if before else [], b""
     end = data.rfind(b"\n") + 1
-    return data[:end], data[end:]
+    if not end:
+        return [], before + data
+    first = data.find(b"\n") + 1 if before else 0
+    return [part for part in (before + data[:first], memoryview(data)[first:end]) if part], data[end:]
+
+
+def _too_long(file: int, line: int, block: Sequence[bytes | memoryview]) -> list[Read | Rejected | Ended]:
+    """Return the events of a line longer than LONGEST_LINE, behind a block of whole lines."""
+    return [Read(file, 1), Rejected(file, line + sum(bytes(part).count(b"\n") for part in block), "too-large")]
 
 
 def _empty(file: int) -> list[Read | Rejected | Ended]:

@@ -7,7 +7,9 @@ DuckDB's JSON parser is lenient (trailing commas, NaN, Infinity): what might use
 
 from __future__ import annotations
 
+import contextlib
 import functools
+import queue
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,11 +20,13 @@ import duckdb
 import numpy as np
 import orjson
 import pyarrow as pa
+import pyarrow.compute as pc
 
-from ehrready import resources
-from ehrready.engines.duckdb import quote
+from ehrready import concepts, resources
+from ehrready.engines.duckdb import memory_of, quote
+from ehrready.readers import blocks as blocks_of
 from ehrready.readers import fhir_bundles, fhir_sql
-from ehrready.readers.ahead import ahead
+from ehrready.readers.ahead import Behind, ahead
 from ehrready.readers.base import Ended, Event, Read, Rejected, SourceFile
 from ehrready.readers.blocks import (
     BATCH_ROWS,
@@ -33,17 +37,22 @@ from ehrready.readers.blocks import (
     Elements,
     Integers,
     batched,
+    bits,
     integers,
     numbers,
     open_stream,
     strings,
     truths,
 )
+from ehrready.readers.fhir_concepts import Wording, layout
 from ehrready.readers.json_depth import MAX_DEPTH, too_deep
 from ehrready.tables import ENTRY_BIT, POSITION_BITS
 
 _SUFFIX = re.compile(r"\.(ndjson|jsonl|json)(\.gz|\.zst)?$", re.IGNORECASE)
 _LINES = re.compile(r"\.(ndjson|jsonl)(\.gz|\.zst)?$", re.IGNORECASE)
+_OPENING = re.compile(r'\{"resourceType":"([A-Za-z]+)"')
+#: Rows of a batch that may be of no type that is extracted before the rest is looked at by the engine.
+MOST_OPENINGS = 8
 _FIRST = re.compile(rb'\s*\{\s*"resourceType"')
 #: Patterns of what only a lenient parser takes; apart, each is found by its first character, many times faster than as one.
 _LENIENT = (r",\s*(?:[}\]]|-?(?i:nan|inf))", r":\s*-?(?i:nan|inf)", r"\[\s*-?(?i:nan|inf)")
@@ -65,8 +74,12 @@ def resource_types() -> tuple[str, ...]:
     return tuple((Path(__file__).parent / "mappings" / "fhir_types.txt").read_text("utf-8").split())
 
 
-#: Bytes of resources that wait for more of their type before they are extracted.
-MOST_WAITING = 2 * BLOCK_BYTES
+#: Blocks of resources that wait for more of their type before they are extracted.
+MOST_WAITING = 2
+#: Pieces of work that are parsed beside the one that is written.
+PARSING = 1
+#: With less memory than this for the engine, blocks are smaller: in bytes, and by what factor.
+LITTLE_MEMORY, SMALLER = 2 * 1024**3, 2
 #: Resources of each type that are kept whole unless ``--validate`` says otherwise.
 SAMPLE = 100
 
@@ -80,6 +93,8 @@ class FhirReader:
     format = "fhir"
     meets: Mapping[str, tuple[str, ...]] = {"medication_ref": ("coalesce(ref, '')",), "drug": ("id", "url")}
     kept: tuple[str, ...] = ("alias", "fhir_sample")
+    #: whether nothing but this reader fills the tables of this run: then concepts stay numbers (ehrready.concepts)
+    shared = False
 
     def __init__(self, sample: int | None = SAMPLE) -> None:
         self.sample = sample
@@ -124,25 +139,41 @@ class FhirReader:
         self._entries: dict[int, int] = {}
         self._waiting: dict[str, list[pa.Table]] = {}  # resources by type that are not extracted yet
         self._best: dict[str, Integers] = {}  # per type the places of the sample so far
-        fhir_sql.prepare(con)
+        self._wording = Wording()
+        fhir_sql.prepare(con, mapping(), shared=self.shared)
         con.execute("CREATE OR REPLACE TEMP TABLE fhir_sample (record BIGINT, type VARCHAR, place BIGINT, text VARCHAR)")
-        for kind in ("ndjson", "document"):
-            chosen = [file for file in files if file.kind == kind]
-            blocks = Blocks()
-            for item in ahead(blocks.lines(chosen) if kind == "ndjson" else blocks.documents(chosen), 2):
-                if isinstance(item, pa.Table):
-                    yield from self._block(con, item, kind, blocks)
-                elif isinstance(item, Elements):
-                    yield from self._elements(con, item, blocks)
-                else:
-                    yield item
-            yield from self._flush(con, blocks, -1)
+        # what looks at blocks and what parses them have connections of their own: the tables are written on the first one meanwhile
+        with contextlib.ExitStack() as stack:
+            looking, *others = (stack.enter_context(contextlib.closing(con.cursor())) for _ in range(1 + PARSING))
+            self._parsing: queue.SimpleQueue[duckdb.DuckDBPyConnection] = queue.SimpleQueue()
+            for one in others:
+                self._parsing.put(one)
+            self._behind = stack.enter_context(Behind[Event](PARSING))
+            size = blocks_of.BLOCK_BYTES // (SMALLER if memory_of(con) < LITTLE_MEMORY else 1)
+            for kind in ("ndjson", "document"):
+                chosen = [file for file in files if file.kind == kind]
+                blocks = Blocks(size)
+                for item in ahead(blocks.lines(chosen) if kind == "ndjson" else blocks.documents(chosen), 2):
+                    if isinstance(item, pa.Table):
+                        yield from self._block(looking, item, kind, blocks)
+                    elif isinstance(item, Elements):
+                        yield from self._elements(looking, item, blocks)
+                    else:
+                        yield item
+                    yield from self._flush(con, blocks, MOST_WAITING * size)
+                yield from self._flush(con, blocks, -1)
+                yield from self._behind.rest()
         if self.sample:
             con.execute(f"CREATE OR REPLACE TEMP TABLE fhir_sample AS SELECT * FROM fhir_sample{_first(self.sample)}")
+        if not self.shared:
+            concepts.expand(con, layout(mapping()))
 
     def finish(self, con: duckdb.DuckDBPyConnection) -> None:
         """Resolve what needs all files."""
-        fhir_sql.finish(con)
+        fhir_sql.medications(con, self._wording if self.shared else None)
+        fhir_sql.resolve(con, () if self.shared else ("concept", "coding"))
+        if self.shared:
+            concepts.share(con, layout(mapping()))
         if self.sample is not None:  # parts that were read apart have a sample each
             con.execute(f"CREATE OR REPLACE TEMP TABLE fhir_sample AS SELECT * FROM fhir_sample{_first(self.sample)}")
 
@@ -226,7 +257,6 @@ class FhirReader:
             yield from self._enter(con, opened, groups)
         for name, tables in groups.items():
             self._waiting.setdefault(name, []).extend(tables)
-        yield from self._flush(con, blocks, MOST_WAITING)
 
     def _flush(self, con: duckdb.DuckDBPyConnection, blocks: Blocks, most: int) -> Iterator[Event]:
         """Extract types, the largest first, until no more than ``most`` bytes wait.
@@ -239,7 +269,10 @@ class FhirReader:
             if total <= most:
                 return
             total -= sizes[name]
-            yield from self._extract(con, name, pa.concat_tables(self._waiting.pop(name)), blocks)
+            rows = pa.concat_tables(self._waiting.pop(name))
+            yield from self._behind.then(
+                functools.partial(self._parse, name, rows), functools.partial(self._write, con, name, rows, blocks)
+            )
 
     def _enter(self, con: duckdb.DuckDBPyConnection, opened: fhir_bundles.Opened, groups: dict[str, list[pa.Table]]) -> Iterator[Event]:
         """Number the entries of each file and add those that are objects to the groups."""
@@ -267,19 +300,32 @@ class FhirReader:
         if blocks.unfinished.get(file) == pos:
             yield Ended(file, "truncated")
 
-    def _extract(self, con: duckdb.DuckDBPyConnection, name: str, rows: pa.Table, blocks: Blocks) -> Iterator[Event]:
-        """Extract the resources of one type; those without a type are rejected."""
+    def _parse(self, name: str, rows: pa.Table) -> fhir_sql.Parsed | None:
+        """Parse the resources of one type, beside those of others; None for types that are not mapped."""
+        if name not in _extracted() or name in {"Bundle", "Medication"}:
+            return None
+        con = self._parsing.get()
+        try:
+            return fhir_sql.parse(con, mapping(), name, rows, shared=self.shared)
+        finally:
+            self._parsing.put(con)
+
+    def _write(
+        self, con: duckdb.DuckDBPyConnection, name: str, rows: pa.Table, blocks: Blocks, parsed: fhir_sql.Parsed | None
+    ) -> Iterator[Event]:
+        """Write the resources of one type; those without a type are rejected."""
         records = numbers(rows.column("record"))
         if not name:
             yield from (Rejected(record >> POSITION_BITS, record & _POSITION, "no-resource-type") for record in np.sort(records).tolist())
             return
-        if name in _extracted():
-            broken = fhir_sql.extract(con, mapping(), name, rows)
-            for record in broken:
-                yield from self._invalid(record, blocks)
-            if broken:
-                keep = np.isin(records, broken, invert=True)
-                rows, records = rows.filter(truths(keep)), records[keep]
+        broken = parsed.broken if parsed else fhir_sql.drugs(con, rows) if name == "Medication" else []
+        for record in broken:
+            yield from self._invalid(record, blocks)
+        if broken:
+            keep = np.isin(records, broken, invert=True)
+            rows, records = rows.filter(truths(keep)), records[keep]
+        if parsed:
+            fhir_sql.write(con, parsed, rows, self._wording)
         if len(rows):
             con.execute("INSERT INTO types VALUES ('fhir', ?, ?)", [name if name in resource_types() else "other", len(rows)])
             counts = zip(*(part.tolist() for part in np.unique(records >> POSITION_BITS, return_counts=True)), strict=True)
@@ -334,16 +380,27 @@ def _scan(con: duckdb.DuckDBPyConnection, table: pa.Table, trust: str) -> _Facts
     """Look at each row once: is it JSON, may it use a leniency of the parser, what type of resource is it.
 
     ``trust``: ``documents`` are parsed here; ``lines`` of a type that is extracted are parsed then, and only then;
-    ``entries`` come out of the parser.
+    ``entries`` come out of the parser.  Rows that begin as others do and have nothing odd are not looked at more closely.
     """
-    numbered = pa.Table.from_arrays([integers(np.arange(len(table))), table.column("text")], names=["i", "text"])
-    con.register("_scanned", batched(numbered, 1 if trust == "documents" and table.nbytes > len(table) * 65536 else BATCH_ROWS))
+    n = len(table)
+    facts = _Facts(np.zeros(n, np.int64), [""], np.ones(n, np.bool_), np.zeros(n, np.bool_), np.full(n, "{"))
+    if trust == "documents":
+        closely = np.arange(n)
+    else:
+        facts.odd[:] = _odd(con, table) if trust == "lines" else False
+        facts.kinds, facts.kind = _openings(table.column("text"))
+        closely = np.flatnonzero((facts.kind < 0) | facts.odd)
+    if not len(closely):
+        return facts
+    some = table if len(closely) == n else table.take(integers(closely))
+    numbered = pa.Table.from_arrays([integers(np.arange(len(closely))), some.column("text")], names=["i", "text"])
+    con.register("_scanned", batched(numbered, 1 if trust == "documents" and table.nbytes > n * 65536 else BATCH_ROWS))
     valid = {
         "entries": "true",
         "documents": "coalesce(json_valid(text), false)",
         "lines": f"CASE WHEN head IN ({', '.join(map(quote, sorted(_extracted())))}) THEN true ELSE coalesce(json_valid(text), false) END",
     }[trust]
-    odd = {"entries": "false", "documents": _MAY_BE_LENIENT, "lines": f"{_MAY_BE_LENIENT} OR {_MAY_BE_DEEP}"}[trust]
+    odd = _MAY_BE_LENIENT if trust == "documents" else "false"
     found = con.sql(
         "SELECT i, CASE WHEN head <> '' THEN head WHEN ok AND first = '{' THEN coalesce(json_extract_string(text, '$.resourceType'), '') "
         f"ELSE '' END AS kind, ok::TINYINT AS ok, ({odd})::TINYINT AS odd, first FROM (SELECT *, {valid} AS ok FROM (SELECT i, text, "
@@ -351,16 +408,36 @@ def _scan(con: duckdb.DuckDBPyConnection, table: pa.Table, trust: str) -> _Facts
         """'^\\{\\s*"resourceType"\\s*:\\s*"([A-Za-z]+)"', 1), '') AS head FROM _scanned))"""
     ).to_arrow_table()
     con.unregister("_scanned")
-    order = np.argsort(numbers(found.column("i")), kind="stable")
     kinds, kind = _coded(found.column("kind"))
     firsts, first = _coded(found.column("first"))
-    return _Facts(
-        kind[order],
-        kinds,
-        numbers(found.column("ok"))[order].astype(np.bool_),
-        numbers(found.column("odd"))[order].astype(np.bool_),
-        np.array([*firsts, ""], np.str_)[first[order]],
-    )
+    places = closely[numbers(found.column("i"))]
+    facts.kind[places] = kind + len(facts.kinds)
+    facts.kinds = [*facts.kinds, *kinds]
+    facts.ok[places] = numbers(found.column("ok")).astype(np.bool_)
+    facts.odd[places] |= numbers(found.column("odd")).astype(np.bool_)
+    facts.first[places] = np.array([*firsts, ""], np.str_)[first]
+    return facts
+
+
+def _openings(column: pa.ChunkedArray) -> tuple[list[str], Integers]:
+    """Return the types that rows say at their very beginning, and for each row which of them it says; -1 where it does not.
+
+    Only types that are extracted count.  Types are found by looking at rows one by one, the rows of each at once.
+    """
+    kinds: list[str] = []
+    found = []
+    for chunk in column.chunks:
+        kind, left, tries = np.full(len(chunk), -1), np.arange(len(chunk)), MOST_OPENINGS
+        while len(left) and tries:
+            opening = _OPENING.match(chunk[int(left[0])].as_py()[:80])
+            if opening is None or opening[1] not in _extracted():
+                left, tries = left[1:], tries - 1
+                continue
+            kinds = kinds if opening[1] in kinds else [*kinds, opening[1]]
+            kind[bits(pc.starts_with(chunk, opening[0]))] = kinds.index(opening[1])
+            left = left[kind[left] < 0]
+        found.append(kind)
+    return kinds, np.concatenate(found) if found else np.zeros(0, np.int64)
 
 
 def _odd(con: duckdb.DuckDBPyConnection, table: pa.Table) -> np.typing.NDArray[np.bool_]:

@@ -1,15 +1,23 @@
 """SQL of coded elements in FHIR, and of elements of the wrong JSON type.
 
-The same concept stands in many resources: each different JSON text of one is parsed once and joined back to its rows.
+The same concept stands in many resources: each different JSON text of one has a number and is parsed once (ehrready.concepts).
 """
 
 from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
+import pyarrow as pa
+
+from ehrready.concepts import Numbered
 from ehrready.engines.duckdb import quote
+from ehrready.readers.blocks import batched, integers, strings, truths
+
+if TYPE_CHECKING:
+    import duckdb
 
 CONCEPT = {
     "text": "VARCHAR",
@@ -43,56 +51,72 @@ TEXT = (
     "coalesce(null_coding(k), false)), lambda k: k.display), 1)), clean(list_extract(list_transform(list_filter(real_codings(c), "
     "lambda k: null_token(k.code)), lambda k: k.code), 1)))"
 )
+CODING_COLUMNS = 'clean(k."system"), clean(k."version"), k.code, clean(k.display)'
 COUNT = "coalesce(len(list_filter(real_codings(c), lambda k: NOT null_token(k.code))), 0)"
 
 
-def concepts(elements: list[Element], parts: str = "") -> list[str]:
-    """Return the statements that write the concepts and codings of a block.
+#: Bytes of concepts whose numbers are remembered; then they are forgotten, and the same text gets another number.
+MOST_KNOWN = 64 * 1024 * 1024
 
-    The same concept stands in many resources: each different text is parsed once, and joined back to its rows.  ``parts`` is the
-    element whose further concepts are those of the table ``part``.
-    """
 
-    def distinct(selects: list[str]) -> str:
-        return f"SELECT DISTINCT raw FROM ({' UNION ALL '.join(selects)}) WHERE raw IS NOT NULL"
+class Wording:
+    """The numbers of concepts by their JSON text, one or a list: each different text is parsed once."""
 
-    known = 'record, patient_id, encounter_id, site, "at"'
-    rows, texts = [], {False: list[str](), True: list[str]()}
-    for element in elements:
-        wanted = "excluded IS NULL" + (f" AND {element.column} IS NOT NULL" if element.optional else "")
-        if "reference" in element.spec:
-            wanted += " AND drug_ref IS NULL"
-        rows.append(
-            f"SELECT {quote(element.name)} AS element, {known}, {element.column} AS raw, {element.listed} AS listed, "
-            f"{element.optional} AS optional, 0 AS behind FROM typed WHERE {wanted}"
-        )
-        texts[element.listed].append(f"SELECT {element.column} AS raw FROM typed WHERE excluded IS NULL")
-    if parts:
-        rows.append(
-            f"SELECT {quote(parts)} AS element, {known}, code AS raw, false AS listed, false AS optional, concept - 1 AS behind FROM part"
-        )
-        texts[False].append("SELECT code AS raw FROM part")
-    one, many = quote(json.dumps(CONCEPT)), quote(json.dumps([CONCEPT]))
-    parsed = []
-    if texts[False]:
-        parsed.append(f"SELECT raw, false AS listed, 1 AS ordinal, from_json(raw, {one}) AS c FROM ({distinct(texts[False])})")
-    if texts[True]:
-        parsed.append(
-            "SELECT raw, true AS listed, generate_subscripts(list, 1) AS ordinal, unnest(list) AS c FROM "
-            f"(SELECT raw, from_json(raw, {many}) AS list FROM ({distinct(texts[True])})) WHERE len(list) > 0"
-        )
-    union = " UNION ALL ".join(rows)
-    return [
-        f'CREATE OR REPLACE TEMP TABLE concept_of AS SELECT raw, listed, ordinal, c, {TEXT} AS "text", {COUNT} AS n_codings, '
-        f"concept_why(c) AS absent_reason FROM ({' UNION ALL '.join(parsed)})",
-        'CREATE OR REPLACE TEMP TABLE coding_of AS SELECT raw, listed, ordinal, i, clean(k."system") AS "system", clean(k."version") AS "version", '
-        "k.code AS code, clean(k.display) AS display FROM (SELECT raw, listed, ordinal, unnest(list) AS k, generate_subscripts(list, 1) AS i "
-        "FROM (SELECT raw, listed, ordinal, real_codings(c) AS list FROM concept_of WHERE len(c.coding) > 0))",
-        'INSERT INTO concept SELECT element, record, coalesce(ordinal, 1) + behind, patient_id, encounter_id, site, "at", "text", coalesce(n_codings, 0), '
-        f"absent_reason FROM ({union}) LEFT JOIN concept_of USING (raw, listed) WHERE ordinal IS NOT NULL OR NOT optional",
-        'INSERT INTO coding SELECT element, record, patient_id, encounter_id, site, "at", i, "system", "version", code, display, ordinal + behind '
-        f"FROM ({union}) JOIN coding_of USING (raw, listed)",
-    ]
+    def __init__(self) -> None:
+        self._known: dict[tuple[bool, str], int] = {}
+        self._new: list[tuple[int, bool, str]] = []
+        self._next, self._bytes = 1, 0
+
+    def number(self, text: str | None, listed: bool) -> int:
+        """Return the number of a text, -1 of none."""
+        if text is None:
+            return -1
+        found = self._known.get((listed, text))
+        if found is None:
+            if self._bytes > MOST_KNOWN:
+                self._known, self._bytes = {}, 0
+            found = self._known[listed, text] = self._next
+            self._next += 1
+            self._bytes += len(text) + 200
+            self._new.append((found, listed, text))
+        return found
+
+    def further(self) -> int:
+        """Return a number above all that were given."""
+        return self._next
+
+    def write(self, con: duckdb.DuckDBPyConnection) -> None:
+        """Say what the new numbers mean."""
+        if not self._new:
+            return
+        x, listed, raw = zip(*self._new, strict=True)
+        columns = [integers(np.array(x)), truths(np.array(listed)), strings([text.encode() for text in raw]).cast(pa.large_string())]
+        con.register("_new", batched(pa.Table.from_arrays(columns, names=["x", "listed", "raw"])))
+        for statement in _PARSE:
+            con.execute(statement)
+        con.unregister("_new")
+        self._new = []
+
+
+_PARSE = (
+    f"CREATE OR REPLACE TEMP TABLE concept_of AS SELECT x, 1 AS ordinal, from_json(raw, {quote(json.dumps(CONCEPT))}) AS c FROM _new WHERE NOT listed "
+    f"UNION ALL SELECT x, generate_subscripts(list, 1) AS ordinal, unnest(list) AS c FROM (SELECT x, from_json(raw, {quote(json.dumps([CONCEPT]))}) AS list "
+    "FROM _new WHERE listed) WHERE len(list) > 0",
+    f"INSERT INTO concept_text SELECT x, ordinal, {TEXT}, {COUNT}, concept_why(c) FROM concept_of",
+    f"INSERT INTO concept_coding SELECT x, ordinal, i, {CODING_COLUMNS} FROM (SELECT x, ordinal, unnest(list) AS k, generate_subscripts(list, 1) AS i "
+    "FROM (SELECT x, ordinal, real_codings(c) AS list FROM concept_of WHERE len(c.coding) > 0))",
+)
+
+
+def layout(mapping: dict[str, Any]) -> list[Numbered]:
+    """Return the columns of numbers of each table, in the order of the mapping."""
+    found = []
+    for table, entry in mapping.items():
+        for number, (element, spec) in enumerate(entry["concepts"].items()):
+            found.append(Numbered(table, element, f"x{number}", bool(spec.get("optional"))))
+        if parts := entry.get("parts"):  # the record's own code is the first
+            found.append(Numbered("component", parts, "x0", False, "t.concept - 1"))
+    return found
 
 
 def nulls(elements: list[Element]) -> str:

@@ -1,7 +1,7 @@
 """SQL of the FHIR reader, generated from mappings/fhir.yaml.
 
 For each canonical table the mapped paths of its resource types become one ``json_transform`` structure, so that
-a resource is parsed once; scalars and concepts are read off the resulting struct.  Strings are taken as text,
+a resource is parsed once; scalars are computed from its leaves (fhir_leaves), concepts become numbers (ehrready.concepts).  Strings are taken as text,
 numbers as JSON, so that a number written as a string is a finding and not a number.
 """
 
@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import functools
 import json
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,10 +19,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from ehrready import cells, concepts
 from ehrready.engines.duckdb import quote
 from ehrready.readers import fhir_values
-from ehrready.readers.blocks import batched, numbers, truths
-from ehrready.readers.fhir_concepts import CODING, CONCEPT, COUNT, TEXT, TIMES, Element, concepts, nulls, wrong_types
+from ehrready.readers.blocks import Integers, batched, integers, strings
+from ehrready.readers.fhir_concepts import CODING, CODING_COLUMNS, CONCEPT, COUNT, TEXT, TIMES, Element, Wording, layout, nulls, wrong_types
+from ehrready.readers.fhir_leaves import Columns, Leaves, Told, side_by_side, tell
 from ehrready.tables import TABLES
 
 _REASON = [{"url": "VARCHAR", "valueCode": "VARCHAR"}]
@@ -39,33 +43,34 @@ _CODEABLE = (
 _REFERENCES = {"patient_id", "encounter_id", "site"}
 
 _MACROS = f"""
-CREATE OR REPLACE TEMP MACRO ref(v) AS CASE
+CREATE OR REPLACE MACRO ref(v) AS CASE
     WHEN starts_with(v, 'Patient/') AND NOT contains(v[9:], '/') AND NOT contains(v, '?') THEN v[9:]
     WHEN starts_with(v, 'Encounter/') AND NOT contains(v[11:], '/') AND NOT contains(v, '?') THEN v[11:]
     WHEN v IS NULL OR contains(v, '?') OR starts_with(v, '#') THEN v
     WHEN starts_with(v, 'urn:uuid:') THEN v[10:]
     ELSE regexp_extract(v, '([^/]*)(?:/_history/.*)?$', 1) END;
-CREATE OR REPLACE TEMP MACRO patient_ref(v) AS CASE
+CREATE OR REPLACE MACRO patient_ref(v) AS CASE
     WHEN starts_with(v, 'Patient/') AND NOT contains(v[9:], '/') OR NOT contains(v, '/') THEN clean(ref(v))
     WHEN regexp_matches(v, '(^|/)(Group|Device|Location|Practitioner|Organization|Medication|Substance)/[^/]+$')
     THEN absent('not-a-patient') ELSE clean(ref(v)) END;
-CREATE OR REPLACE TEMP MACRO why(ext) AS list_extract(list_transform(list_filter(ext, lambda e:
+CREATE OR REPLACE MACRO why(ext) AS list_extract(list_transform(list_filter(ext, lambda e:
     e.url = 'http://hl7.org/fhir/StructureDefinition/data-absent-reason'), lambda e: coalesce(e.valueCode, 'unknown')), 1);
-CREATE OR REPLACE TEMP MACRO null_coding(k) AS k."system" IN ({", ".join(map(quote, _NULL_SYSTEMS))});
-CREATE OR REPLACE TEMP MACRO real_codings(c) AS list_filter(c.coding, lambda k:
+CREATE OR REPLACE MACRO null_coding(k) AS k."system" IN ({", ".join(map(quote, _NULL_SYSTEMS))});
+CREATE OR REPLACE MACRO real_codings(c) AS list_filter(c.coding, lambda k:
     k.code IS NOT NULL AND trim(k.code) <> '' AND NOT coalesce(null_coding(k), false));
-CREATE OR REPLACE TEMP MACRO concept_why(c) AS CASE lower(coalesce(why(c.extension), list_extract(
+CREATE OR REPLACE MACRO concept_why(c) AS CASE lower(coalesce(why(c.extension), list_extract(
     list_transform(list_filter(c.coding, lambda k: null_coding(k)), lambda k: k.code), 1)))
     WHEN 'msk' THEN 'masked' ELSE lower(coalesce(why(c.extension), list_extract(
     list_transform(list_filter(c.coding, lambda k: null_coding(k)), lambda k: k.code), 1))) END;
-CREATE OR REPLACE TEMP MACRO number_of(j) AS CASE WHEN regexp_matches(j, '^-?[0-9]')
+CREATE OR REPLACE MACRO number_of(j) AS CASE WHEN regexp_matches(j, '^-?[0-9]')
     THEN (CASE WHEN isfinite(try_cast(j AS DOUBLE)) THEN try_cast(j AS DOUBLE) END) END;
 """
 
 
-def prepare(con: duckdb.DuckDBPyConnection) -> None:
+def prepare(con: duckdb.DuckDBPyConnection, mapping: dict[str, Any], *, shared: bool) -> None:
     """Create the macros and staging tables of one reading."""
     con.execute(_MACROS)
+    concepts.prepare(con, layout(mapping), words=shared)
     con.execute(
         "CREATE TEMP TABLE alias (url VARCHAR, id VARCHAR);"
         'CREATE TEMP TABLE medication_ref (record BIGINT, patient_id VARCHAR, encounter_id VARCHAR, "at" VARCHAR, ref VARCHAR);'
@@ -73,39 +78,108 @@ def prepare(con: duckdb.DuckDBPyConnection) -> None:
     )
 
 
-def extract(con: duckdb.DuckDBPyConnection, mapping: dict[str, Any], kind: str, rows: pa.Table) -> list[int]:
-    """Move the resources of one type (record, url, text) into the canonical tables.
+@dataclass(frozen=True, slots=True)
+class Parsed:
+    """Resources of one type as columns: ``leaves`` still has their records; ``broken`` are those whose text is no JSON.
 
-    Returns the records whose text turned out to be no JSON: they are not in the tables.
+    ``concepts`` are, by coded element, the different texts and which of them each row has; ``wrong`` the statements about wrong types.
     """
-    urls = rows.column("url").null_count < len(rows)
+
+    form: _Form
+    leaves: pa.Table
+    broken: list[int]
+    told: Told | None
+    concepts: Mapping[str, tuple[pa.Array, Integers]]
+    wrong: Sequence[str]
+
+
+def parse(con: duckdb.DuckDBPyConnection, mapping: dict[str, Any], kind: str, rows: pa.Table, *, shared: bool) -> Parsed:
+    """Parse the resources of one mapped type (record, url, text); nothing is written.  ``shared``: for measures that read numbers."""
+    table = next(table for table, entry in mapping.items() if kind in entry["types"])
+    form = _form(table, kind, rows.column("url").null_count < len(rows), shared)
     con.register("_rows", batched(rows))
-    if kind == "Medication":
-        con.execute(_DRUGS)
-        lost = con.execute("SELECT record FROM drugs WHERE x IS NULL").fetchall()
-        con.execute("INSERT INTO drug SELECT x.id, ref(url), x.code FROM drugs WHERE x IS NOT NULL")
-        con.unregister("_rows")
-        return [record for (record,) in lost]
-    form = _form(next(table for table, entry in mapping.items() if kind in entry["types"]), kind)
-    typed = con.sql(form.typed_with_url if urls else form.typed).to_arrow_table()
-    broken: list[int] = typed.column("record").filter(typed.column("broken")).to_pylist()
+    leaves = con.sql(form.parse).to_arrow_table()
+    con.unregister("_rows")
+    broken: list[int] = leaves.column("record").filter(leaves.column("broken")).to_pylist()
     if broken:
-        typed = typed.filter(pc.invert(typed.column("broken")))
-        con.register("_rows", batched(rows.filter(truths(np.isin(numbers(rows.column("record")), broken, invert=True)))))
+        leaves = leaves.filter(pc.invert(leaves.column("broken")))
+    if not len(leaves):
+        return Parsed(form, leaves, broken, None, {}, ())
+    told = tell(con, form.columns, leaves)
+    concepts = {element.column: told.different(element.column) for element in form.elements}
+    wrong = _wrong(con, form, told, side_by_side({column: texts for column, (texts, _) in concepts.items()}))
+    wrong += [form.nulls] * bool(form.nulls and pc.any(leaves.column("has_null")).as_py())
+    return Parsed(form, leaves, broken, told, concepts, wrong)
+
+
+def write(con: duckdb.DuckDBPyConnection, parsed: Parsed, rows: pa.Table, wording: Wording) -> None:
+    """Write parsed resources into the canonical tables; ``rows`` are those that were parsed and not broken."""
+    form, told = parsed.form, parsed.told
+    if told is None:
+        return
+    typed = told.table(form.names).append_column("record", parsed.leaves.column("record"))
+    for element in form.elements:
+        texts, which = parsed.concepts[element.column]
+        found = np.array([wording.number(text, element.listed) for text in texts.to_pylist()], np.int64)
+        typed = typed.append_column(f"x{element.column[1:]}", integers(found[which]))
+    wording.write(con)
+    if "m" in form.names:
+        typed = typed.append_column("word", integers(told.sum(len(typed))))
+    if parsed.wrong:  # these look at the texts of concepts, too
+        con.register("_rows", batched(rows))
+        typed = typed.append_column("has_null", parsed.leaves.column("has_null"))
+        for element in form.elements:
+            typed = typed.append_column(element.column, told.table([element.column]).column(0))
     con.register("typed", batched(typed))  # an Arrow table and not a temporary one: scanned by all threads however small it is
-    null, *seen = con.execute(form.look).fetchall()[0]
-    for statement in form.insert:
-        con.execute(statement)
-    if urls and kind in {"Patient", "Encounter"}:
+    con.execute(form.insert)
+    if "parts" in form.names and told.some("parts"):
+        _parts(con, wording)
+    if "drug_ref" in form.names and told.some("drug_ref"):
+        con.execute(
+            'INSERT INTO medication_ref SELECT record, patient_id, encounter_id, "at", drug_ref FROM typed '
+            "WHERE excluded IS NULL AND drug_ref IS NOT NULL"
+        )
+    if form.kind in {"Patient", "Encounter"} and "url" in form.names:
         con.execute(
             "INSERT INTO alias SELECT DISTINCT ref(url), own FROM typed WHERE url IS NOT NULL AND own IS NOT NULL AND ref(url) <> own"
         )
-    for found, statement in zip([null, *seen], [form.nulls, *form.wrong], strict=True):
-        if found and statement:
-            con.execute(statement)
+    for statement in parsed.wrong:
+        con.execute(statement)
     con.unregister("typed")
+
+
+def drugs(con: duckdb.DuckDBPyConnection, rows: pa.Table) -> list[int]:
+    """Keep the Medications in ``rows`` for what refers to them; returns the records whose text is no JSON."""
+    con.register("_rows", batched(rows))
+    con.execute(_DRUGS)
+    lost = con.execute("SELECT record FROM drugs WHERE x IS NULL").fetchall()
+    con.execute("INSERT INTO drug SELECT x.id, ref(url), x.code FROM drugs WHERE x IS NOT NULL")
     con.unregister("_rows")
-    return broken
+    return [record for (record,) in lost]
+
+
+def _wrong(con: duckdb.DuckDBPyConnection, form: _Form, told: Told, texts: pa.Table) -> list[str]:
+    """Return the statements about elements of a wrong type that have anything to do, as the different values tell."""
+    con.register("told", told.computed)
+    con.register("told_texts", texts)
+    looks = con.execute(form.look).fetchall()[0]
+    con.unregister("told")
+    con.unregister("told_texts")
+    return [statement for found, statement in zip(looks, form.wrong, strict=True) if found]
+
+
+def _parts(con: duckdb.DuckDBPyConnection, wording: Wording) -> None:
+    """Write the components of a block."""
+    make, write, defects = fhir_values.components()
+    con.execute(make)
+    codes = [code for (code,) in con.execute("SELECT DISTINCT code FROM part WHERE code IS NOT NULL ORDER BY 1").fetchall()]
+    found = integers(np.array([wording.number(code, listed=False) for code in codes], np.int64))
+    wording.write(con)
+    texts = strings([code.encode() for code in codes]).cast(pa.large_string())
+    con.register("part_code", pa.Table.from_arrays([texts, found], names=["code", "x"]))
+    con.execute(write)
+    con.unregister("part_code")
+    con.execute(defects)
 
 
 _DRUGS = (
@@ -118,88 +192,86 @@ _DRUGS = (
 class _Form:
     """The statements that extract resources of one type: made once, run for every block.
 
-    ``look`` says in one row whether there are JSON nulls, and whether each of ``wrong`` has anything to do.
+    ``parse`` gives the leaves, ``columns`` what is computed from them, ``names`` those that are written; ``look`` says in one row
+    whether each of ``wrong`` has anything to do.
     """
 
-    typed: str
-    typed_with_url: str
+    kind: str
+    parse: str
+    columns: Columns
+    names: tuple[str, ...]
+    elements: tuple[Element, ...]
     look: str
-    insert: tuple[str, ...]
+    insert: str
     nulls: str
     wrong: tuple[str, ...]
 
 
 @functools.cache
-def _form(table: str, kind: str) -> _Form:
-    """Return the statements of a resource type; the mapping is one file, read once."""
+def _form(table: str, kind: str, urls: bool, shared: bool) -> _Form:
+    """Return the statements of a resource type, with the URLs of their entries or without; the mapping is one file, read once."""
     from ehrready.readers.fhir import mapping
 
     entry = mapping()[table]
-    structure: dict[str, Any] = {"id": "VARCHAR", "meta": {"security": "JSON"}}
-    select = ["record", "x IS NULL AS broken", "contains(text, 'null') AS has_null", "$id AS id"]
+    leaves = Leaves({"meta": {"security": "JSON"}})
+    own = leaves.at("id")
+    made: dict[str, list[str]] = {"id": [own]}
+    if urls:
+        made = {"own": [own], "url": [leaves.of("url")], "id": [own, f"ref({leaves.of('url')})"]}
     columns = entry["columns"]
     for name in TABLES[table].names[2:]:
         if name in columns:
-            select.append(f'{_scalar(structure, name, columns[name])} AS "{name}"')
+            made[name] = _scalar(leaves, name, columns[name])
         elif table == "patient" and name == "patient_id":
-            select.append("$id AS patient_id")
+            made[name] = made["id"]
         elif name == "source_type":
-            select.append(f"{quote(kind)} AS source_type")
+            made[name] = [quote(kind)]
         elif name == "excluded":
-            select.append(f"{_excluded(structure, entry)} AS excluded")
+            made[name] = [_excluded(leaves, entry)]
         elif table == "observation" and name == "value_kind":
-            select.extend(fhir_values.observation(structure))
+            made |= {column: [sql] for column, sql in fhir_values.observation(leaves).items()}
         elif name not in fhir_values.COLUMNS or table != "observation":
-            select.append(f'NULL::VARCHAR AS "{name}"')
+            made[name] = ["NULL::VARCHAR"]
     elements = []
     for number, (element, spec) in enumerate(entry["concepts"].items()):
-        listed = "[]" in spec.get("path", "")
-        elements.append(Element(element, f"c{number}", listed, bool(spec.get("optional")), spec))
-        select.append(f"{_concept(structure, spec)} AS c{number}")
+        elements.append(Element(element, f"c{number}", "[]" in spec.get("path", ""), bool(spec.get("optional")), spec))
+        made[f"c{number}"] = [leaves.of(_concept(leaves, spec))]
         if "reference" in spec:
-            select.append(f"{_reference(structure, spec)} AS drug_ref")
+            made["drug_ref"] = [_reference(leaves, spec)]
     names = ", ".join(f'"{n}"' for n in TABLES[table].names)
-    made = f"FROM (SELECT record, url, text, TRY(json_transform(text, {quote(json.dumps(structure))})) x FROM _rows)"
-    with_url = ["x.id AS own", "url", *select]
-    insert = [f'INSERT INTO "{table}" ({names}) SELECT {names} FROM typed']
-    if parts := entry.get("parts", ""):
-        insert += fhir_values.components()
-    insert += concepts(elements, parts)
-    if any("reference" in element.spec for element in elements):
-        insert.append(
-            'INSERT INTO medication_ref SELECT record, patient_id, encounter_id, "at", drug_ref FROM typed '
-            "WHERE excluded IS NULL AND drug_ref IS NOT NULL"
-        )
+    selected = ", ".join(f"{sql} AS {alias}" for sql, alias in leaves.aliases.items())
     wrong = wrong_types(table, entry, elements)
-    looks = "".join(f", coalesce(bool_or({condition}), false)" for condition, _ in wrong)
+    asked = {True: list[str](), False: list[str]()}  # of the texts of concepts, which come first, and of the other columns
+    for condition, _ in wrong:
+        asked[bool(re.match(r"(NOT )?starts_with\(c\d", condition))].append(f"coalesce(bool_or({condition}), false)")
+    looks = " CROSS JOIN ".join(
+        f"(SELECT {', '.join(asked[of])} FROM {source})" for of, source in ((True, "told_texts"), (False, "told")) if asked[of]
+    )
+    # 0: what the reference points at says it
+    numbered = ", ".join(
+        f"{'CASE WHEN drug_ref IS NULL THEN ' * ('reference' in e.spec)}nullif(x{e.column[1:]}, -1){' ELSE 0 END' * ('reference' in e.spec)}"
+        for e in elements
+    )
+    more = ", ".join([*(f"x{e.column[1:]}" for e in elements), *["word", "m"] * shared])
     return _Form(
-        f"SELECT {', '.join(select).replace('$id', 'x.id')} {made}",
-        f"SELECT {', '.join(with_url).replace('$id', 'coalesce(x.id, ref(url))')} {made}",
-        f"SELECT coalesce(bool_or(has_null), false){looks} FROM typed",
-        tuple(insert),
+        kind,
+        f"SELECT record, x IS NULL AS broken, contains(text, 'null') AS has_null, {selected} FROM (SELECT record, url, text, "
+        f"TRY(json_transform(text, {quote(json.dumps(leaves.structure))})) x FROM _rows)",
+        Columns.of(made, cells.own_parts(table), m=cells.MONTH.format("t.at")) if shared else Columns.of(made),
+        (*(name for name in made if name not in {e.column for e in elements}), *["m"] * shared),
+        tuple(elements),
+        f"SELECT * FROM {looks}",
+        f'INSERT INTO "{table}" ({names}, {more}) SELECT {names}, {numbered}{", word, m" * shared} FROM typed',
         nulls(elements),
         tuple(statement for _, statement in wrong),
     )
 
 
-def _leaf(structure: dict[str, Any], path: str, leaf: Any) -> str:
-    """Add a dotted path to the structure and return its SQL; ``[]`` takes the first element of a list."""
-    node, sql = structure, "x"
-    steps = path.split(".")
-    for step in steps[:-1]:
-        name = step.removesuffix("[]")
-        child = node.setdefault(name, [{}] if step.endswith("[]") else {})
-        sql += f'."{name}"' + ("[1]" if step.endswith("[]") else "")
-        node = child[0] if isinstance(child, list) else child
-    node.setdefault(steps[-1], leaf)
-    return f'{sql}."{steps[-1]}"'
-
-
-def _scalar(structure: dict[str, Any], name: str, paths: str | list[str]) -> str:
-    """Return the SQL of a canonical scalar: the first present path, then a stated reason for its absence."""
+def _scalar(leaves: Leaves, name: str, paths: str | list[str]) -> list[str]:
+    """Return the ways to a canonical scalar: the first present path, then a stated reason for its absence."""
     found = []
     for path in [paths] if isinstance(paths, str) else paths:
-        sql = f"clean({_leaf(structure, path, 'VARCHAR')})"
+        sql = leaves.clean(path)
         if name in TIMES:
             sql = f"iso({sql})"
         elif name == "patient_id":
@@ -210,32 +282,31 @@ def _scalar(structure: dict[str, Any], name: str, paths: str | list[str]) -> str
     if name not in _REFERENCES:
         for path in [paths] if isinstance(paths, str) else paths:
             if "." not in path:
-                structure[f"_{path}"] = {"extension": _REASON}
-                found.append(f'CASE WHEN x."_{path}".extension IS NOT NULL THEN absent(why(x."_{path}".extension)) END')
-    return f"coalesce({', '.join(found)})" if len(found) > 1 else found[0]
+                extension = f"from_json({leaves.at(f'_{path}', 'JSON')}, {quote(json.dumps({'extension': _REASON}))}).extension"
+                found.append(f"CASE WHEN {extension} IS NOT NULL THEN absent(why({extension})) END")
+    return found
 
 
-def _excluded(structure: dict[str, Any], entry: dict[str, Any]) -> str:
+def _excluded(leaves: Leaves, entry: dict[str, Any]) -> str:
     """Return the SQL of the reason why a record is in no denominator."""
 
     def among(text: str, shape: Any, codings: str, code: str) -> str:  # parsed only where the code is in the text
         parsed = f"from_json({text}, {quote(json.dumps(shape))}){codings}"
         return f"CASE WHEN contains({text}, {quote(code)}) THEN len(list_filter({parsed}, lambda k: k.code = {quote(code)})) > 0 ELSE false END"
 
-    cases = [f"WHEN {among('x.meta.security', [CODING], '', 'HTEST')} THEN 'test-patient'"]
-    structure.setdefault("status", "VARCHAR")
-    cases.append("WHEN x.status = 'entered-in-error' THEN 'entered-in-error'")
+    cases = [f"WHEN {among(leaves.at('meta.security', 'JSON'), [CODING], '', 'HTEST')} THEN 'test-patient'"]
+    cases.append(f"WHEN {leaves.at('status')} = 'entered-in-error' THEN 'entered-in-error'")
     if "excluded_by" in entry:
-        structure.setdefault("verificationStatus", "JSON")
         for code in ("entered-in-error", "refuted"):
-            cases.append(f"WHEN {among('x.verificationStatus', CONCEPT, '.coding', code)} THEN '{code}'")
+            cases.append(f"WHEN {among(leaves.at('verificationStatus', 'JSON'), CONCEPT, '.coding', code)} THEN '{code}'")
     return f"CASE {' '.join(cases)} END"
 
 
-def _concept(structure: dict[str, Any], spec: dict[str, Any]) -> str:
-    """Return the SQL of the JSON text of a concept, or of a list of them for a repeating element."""
+def _concept(leaves: Leaves, spec: dict[str, Any]) -> str:
+    """Return the SQL, over ``x``, of the JSON text of a concept, or of a list of them for a repeating element."""
+    structure = leaves.structure
     if "coding" in spec:
-        sql = _leaf(structure, spec["coding"], "JSON")
+        sql = leaves.sql(spec["coding"], "JSON")
         return f"'{{\"coding\":[' || {sql}::VARCHAR || ']}}'"
     if "us_core" in spec:
         structure["extension"] = [{"url": "VARCHAR", "extension": [{"url": "VARCHAR", "valueCoding": CODING, "valueString": "VARCHAR"}]}]
@@ -252,61 +323,69 @@ def _concept(structure: dict[str, Any], spec: dict[str, Any]) -> str:
         item = structure.setdefault(outer, [{}])[0]
         item[inner] = "JSON"
         return f"'[' || array_to_string(list_transform(x.\"{outer}\", lambda e: coalesce(e.\"{inner}\"::VARCHAR, 'null')), ',') || ']'"
-    sql = f"{_leaf(structure, path.removesuffix('[]'), 'JSON')}::VARCHAR"
+    sql = f"{leaves.sql(path.removesuffix('[]'), 'JSON')}::VARCHAR"
     if "reference" not in spec:
         return sql
-    reference = _leaf(structure, spec["reference"], "VARCHAR")
+    reference = leaves.sql(spec["reference"])
     structure["contained"] = [{"id": "VARCHAR", "code": "JSON"}]
     inner = f"list_extract(list_transform(list_filter(x.contained, lambda e: '#' || e.id = {reference}), lambda e: e.code), 1)::VARCHAR"
     return f"CASE WHEN {sql} IS NULL AND starts_with({reference}, '#') THEN {inner} ELSE {sql} END"
 
 
-def _reference(structure: dict[str, Any], spec: dict[str, Any]) -> str:
+def _reference(leaves: Leaves, spec: dict[str, Any]) -> str:
     """Return the SQL of a reference that stands for the concept; it is resolved when everything is read."""
-    sql, reference = _leaf(structure, spec["path"], "JSON"), _leaf(structure, spec["reference"], "VARCHAR")
-    return f"CASE WHEN {sql} IS NULL AND NOT starts_with({reference}, '#') THEN ref({reference}) END"
+    concept, reference = leaves.at(spec["path"], "JSON"), leaves.at(spec["reference"])
+    return f"CASE WHEN {concept} IS NULL AND NOT starts_with({reference}, '#') THEN ref({reference}) END"
 
 
-def _write(con: duckdb.DuckDBPyConnection, element: str, rows: str) -> None:
+def _insert(con: duckdb.DuckDBPyConnection, element: str, rows: str) -> None:
     """Insert rows of (record, patient_id, encounter_id, site, at, c, ordinal) as concepts and codings."""
     con.execute(
         f'INSERT INTO concept SELECT {quote(element)}, record, ordinal, patient_id, encounter_id, site, "at", {TEXT}, {COUNT}, '
         f"concept_why(c) FROM ({rows})"
     )
     con.execute(
-        f'INSERT INTO coding SELECT {quote(element)}, record, patient_id, encounter_id, site, "at", i, clean(k."system"), '
-        'clean(k."version"), k.code, clean(k.display), ordinal FROM (SELECT * EXCLUDE (k_list), unnest(k_list) k, '
+        f'INSERT INTO coding SELECT {quote(element)}, record, patient_id, encounter_id, site, "at", i, {CODING_COLUMNS}, '
+        "ordinal FROM (SELECT * EXCLUDE (k_list), unnest(k_list) k, "
         'generate_subscripts(k_list, 1) i FROM (SELECT record, patient_id, encounter_id, site, "at", ordinal, real_codings(c) k_list '
         f"FROM ({rows}) WHERE len(c.coding) > 0))"
     )
 
 
-def finish(con: duckdb.DuckDBPyConnection) -> None:
-    """Resolve what needs all files: medication references, Bundle URLs, test patients."""
-    medications(con)
-    resolve(con)
-
-
-def medications(con: duckdb.DuckDBPyConnection) -> None:
-    """Write the concepts of medications that are resources of their own."""
+def medications(con: duckdb.DuckDBPyConnection, wording: Wording | None = None) -> None:
+    """Write the concepts of medications that are resources of their own, as rows or, with ``wording``, as numbers."""
     waiting = con.execute("SELECT count(*) FROM medication_ref").fetchone()
-    if waiting and waiting[0]:
-        con.execute(
-            "CREATE TEMP TABLE drug_of AS SELECT ref, any_value(c) c FROM (SELECT id AS ref, c FROM drug UNION ALL "
-            "SELECT url, c FROM drug WHERE url IS NOT NULL AND url <> id) WHERE ref IS NOT NULL GROUP BY ref HAVING count(DISTINCT c) = 1"
-        )
-        _write(
+    if not waiting or not waiting[0]:
+        return
+    con.execute(
+        "CREATE TEMP TABLE drug_of AS SELECT ref, any_value(c) c FROM (SELECT id AS ref, c FROM drug UNION ALL "
+        "SELECT url, c FROM drug WHERE url IS NOT NULL AND url <> id) WHERE ref IS NOT NULL GROUP BY ref HAVING count(DISTINCT c) = 1"
+    )
+    if wording is None:
+        _insert(
             con,
             "medication.code",
             'SELECT record, patient_id, encounter_id, NULL::VARCHAR site, "at", c, 1 ordinal FROM medication_ref LEFT JOIN drug_of USING (ref)',
         )
+        return
+    con.execute(
+        f"CREATE TEMP TABLE drug_number AS SELECT ref, c, row_number() OVER (ORDER BY ref) + {wording.further()} AS x FROM drug_of;"
+        f"INSERT INTO concept_text SELECT x, 1, {TEXT}, {COUNT}, concept_why(c) FROM drug_number;"
+        f"INSERT INTO concept_coding SELECT x, 1, i, {CODING_COLUMNS} FROM (SELECT x, unnest(list) AS k, generate_subscripts(list, 1) AS i "
+        "FROM (SELECT x, real_codings(c) AS list FROM drug_number WHERE len(c.coding) > 0));"
+        "UPDATE medication SET x0 = d.x FROM (SELECT record, x FROM medication_ref LEFT JOIN drug_number USING (ref)) d "
+        "WHERE medication.record = d.record"
+    )
 
 
-def resolve(con: duckdb.DuckDBPyConnection) -> None:
-    """Replace Bundle URLs by ids and leave test patients out; plain SQL, which runs on Spark, too."""
+def resolve(con: duckdb.DuckDBPyConnection, rows: Sequence[str] = ("concept", "coding")) -> None:
+    """Replace Bundle URLs by ids and leave test patients out; plain SQL, which runs on Spark, too.
+
+    ``rows`` are the tables of a row per concept and per coding, none where these are numbers in their record.
+    """
     if con.execute("SELECT 1 FROM alias LIMIT 1").fetchone():
         con.execute("CREATE TEMP TABLE alias_of AS SELECT url, min(id) id FROM alias GROUP BY url HAVING count(DISTINCT id) = 1")
-        for table in [*TABLES, "component", "concept", "coding", "defect"]:
+        for table in [*TABLES, "component", *rows, "defect"]:
             for column in ("patient_id", "encounter_id"):
                 if table == "defect" and column == "encounter_id":
                     continue
@@ -315,7 +394,7 @@ def resolve(con: duckdb.DuckDBPyConnection) -> None:
         tests = "(SELECT patient_id FROM patient WHERE excluded = 'test-patient')"
         for table in [*TABLES, "component"]:
             con.execute(f"UPDATE \"{table}\" SET excluded = 'test-patient' WHERE excluded IS NULL AND patient_id IN {tests}")
-        for table in ("concept", "coding", "defect"):
+        for table in (*rows, "defect"):
             con.execute(f"DELETE FROM {table} WHERE patient_id IN {tests}")
 
 

@@ -8,10 +8,14 @@ any pay nothing for them.
 from __future__ import annotations
 
 import json
-from typing import Any
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
 from ehrready.engines.duckdb import quote
 from ehrready.tables import COMPONENT
+
+if TYPE_CHECKING:
+    from ehrready.readers.fhir_leaves import Leaves
 
 #: Columns of the canonical table that are made here and not from mapped paths.
 COLUMNS = frozenset(
@@ -38,56 +42,76 @@ _VALUE: dict[str, Any] = {
     "referenceRange": [{"low": {"value": "JSON"}, "high": {"value": "JSON"}}],
 }
 
+#: What of a value leaves the parse as JSON text: as text a number would not be told from one in quotation marks.
+_JSON = frozenset(
+    {
+        "valueQuantity.value", "valueInteger", "valueCodeableConcept", "valueRange", "valueRatio", "valueSampledData", "valuePeriod",
+        "referenceRange[1].low.value", "referenceRange[1].high.value",
+    }
+)  # fmt: skip
 
-def observation(structure: dict[str, Any]) -> list[str]:
-    """Add what an Observation's value needs to the structure; return the SQL of its columns and of ``parts``, its components."""
-    structure.update(_VALUE, component="JSON", hasMember=[{"reference": "VARCHAR"}])
-    columns = _columns("x", "WHEN json_array_length(x.component) > 0 OR len(x.hasMember) > 0 THEN 'components'")
-    return [*columns, "CASE WHEN json_array_length(x.component) > 0 THEN x.component::VARCHAR END AS parts"]
+
+def observation(leaves: Leaves) -> dict[str, str]:
+    """Return the SQL of the columns of an Observation's value over its leaves, and of ``parts``, its components."""
+    leaves.structure.update(_VALUE, component="JSON", hasMember=[{"reference": "VARCHAR"}])
+    parts = leaves.of("CASE WHEN json_array_length(x.component) > 0 THEN x.component::VARCHAR END")
+    several = leaves.of("CASE WHEN json_array_length(x.component) > 0 OR len(x.hasMember) > 0 THEN 'y' END")
+
+    def leaf(path: str) -> str:
+        return leaves.of(f"x.{path}::VARCHAR" if path in _JSON else f"x.{path}")
+
+    return _columns(leaf, f"WHEN {several} IS NOT NULL THEN 'components'") | {"parts": parts}
 
 
-def components() -> list[str]:
-    """Return the statements that make ``part``, the components of a block with the JSON text of their codes, and write their values.
+def components() -> tuple[str, str, str]:
+    """Return the statements that make ``part``, the components of a block with the JSON text of their codes, write them, and note defects.
 
-    ``part`` says, too, which concept of its record a component's code is: the Observation's own is the first.
+    ``part`` says, too, which concept of its record a component's code is: the Observation's own is the first.  ``part_code`` has
+    the numbers of the codes (ehrready.concepts).
     """
     own = ", ".join(f'"{name}"' for name in COMPONENT.names if name not in COLUMNS and name != "concept")
     shape = json.dumps([{"code": "JSON", **_VALUE}])
     listed = f"SELECT {own}, TRY(from_json(parts, {quote(shape)})) AS list FROM typed WHERE parts IS NOT NULL AND excluded IS NULL"
     names = ", ".join(f'"{name}"' for name in COMPONENT.names)
-    return [
-        f"CREATE OR REPLACE TEMP TABLE part AS SELECT {own}, {', '.join(_columns('k'))}, (i + 1)::INTEGER AS concept, k.code::VARCHAR AS code "
+    values = ", ".join(f'{sql} AS "{name}"' for name, sql in _columns(lambda path: f"k.{path}").items())
+    return (
+        f"CREATE OR REPLACE TEMP TABLE part AS SELECT {own}, {values}, (i + 1)::INTEGER AS concept, k.code::VARCHAR AS code "
         f"FROM (SELECT {own}, unnest(list) AS k, generate_subscripts(list, 1) AS i FROM ({listed}))",
-        f"INSERT INTO component ({names}) SELECT {names} FROM part",
+        f"INSERT INTO component ({names}, x0) SELECT {names}, x FROM part LEFT JOIN part_code USING (code)",
         # a number written as a string: what is left of valueQuantity.value then has its quotation marks
         "INSERT INTO defect SELECT 'observation.value', record, patient_id, 'wrong-type' FROM part "
         "WHERE value_declared = 'declared' AND starts_with(value_text, '\"')",
-    ]
-
-
-def _columns(x: str, otherwise: str = "") -> list[str]:
-    """Return the SQL of the value columns of a struct; ``otherwise`` is what says that it has parts instead."""
-    number = f"coalesce(number_of({x}.valueQuantity.value), number_of({x}.valueInteger))"
-    reason = f"coalesce({x}.dataAbsentReason.coding[1].code, {x}.dataAbsentReason.text)"
-    coded = (
-        f"CASE WHEN {x}.valueCodeableConcept IS NULL THEN false ELSE json_type({x}.valueCodeableConcept, '$.coding') IS NOT DISTINCT FROM 'ARRAY' "
-        f"OR clean(json_extract_string({x}.valueCodeableConcept, '$.text')) IS NOT NULL END"
     )
-    return [
-        f"CASE WHEN {number} IS NOT NULL THEN 'number' WHEN {x}.valueQuantity.value IS NOT NULL OR {x}.valueInteger IS NOT NULL "
-        f"OR clean({x}.valueString) IS NOT NULL THEN 'text' "
+
+
+def _columns(leaf: Callable[[str], str], otherwise: str = "") -> dict[str, str]:
+    """Return the SQL of the value columns; ``leaf`` gives the SQL of a path, ``otherwise`` is what says that there are parts instead."""
+    quantity, integer, text, concept = (
+        leaf(path) for path in ("valueQuantity.value", "valueInteger", "valueString", "valueCodeableConcept")
+    )
+    number = f"coalesce(number_of({quantity}), number_of({integer}))"
+    reason = f"coalesce({leaf('dataAbsentReason.coding[1].code')}, {leaf('dataAbsentReason.text')})"
+    unit, code = leaf("valueQuantity.unit"), leaf("valueQuantity.code")
+    system = leaf('valueQuantity."system"')
+    others = ", ".join(leaf(path) for path in ("valueRange", "valueRatio", "valueSampledData", "valuePeriod"))
+    coded = (
+        f"CASE WHEN {concept} IS NULL THEN false ELSE json_type({concept}, '$.coding') IS NOT DISTINCT FROM 'ARRAY' "
+        f"OR clean(json_extract_string({concept}, '$.text')) IS NOT NULL END"
+    )
+    return {
+        "value_kind": f"CASE WHEN {number} IS NOT NULL THEN 'number' WHEN {quantity} IS NOT NULL OR {integer} IS NOT NULL "
+        f"OR clean({text}) IS NOT NULL THEN 'text' "
         f"WHEN {coded} THEN 'coded' "
-        f"WHEN {x}.valueBoolean IS NOT NULL THEN 'boolean' WHEN {x}.valueDateTime IS NOT NULL OR {x}.valueTime IS NOT NULL THEN 'time' "
-        f"WHEN coalesce({x}.valueRange, {x}.valueRatio, {x}.valueSampledData, {x}.valuePeriod) IS NOT NULL THEN 'other' "
-        f"{otherwise} END AS value_kind",
-        f"{number} AS value_number",
-        f"CASE WHEN {number} IS NULL THEN coalesce(clean({x}.valueString), {x}.valueQuantity.value::VARCHAR, {x}.valueInteger::VARCHAR) END "
-        "AS value_text",
-        f"clean({x}.valueQuantity.comparator) AS comparator",
-        f"coalesce(clean({x}.valueQuantity.unit), clean({x}.valueQuantity.code)) AS unit",
-        f"CASE WHEN {x}.valueQuantity.\"system\" = 'http://unitsofmeasure.org' THEN clean({x}.valueQuantity.code) END AS unit_code",
-        f"number_of({x}.referenceRange[1].low.value) AS range_low",
-        f"number_of({x}.referenceRange[1].high.value) AS range_high",
-        f"CASE WHEN lower({reason}) IN ('masked', 'msk') THEN 'masked' ELSE lower({reason}) END AS absent_reason",
-        f"CASE WHEN {number} IS NULL AND coalesce({x}.valueQuantity.value, {x}.valueInteger) IS NOT NULL THEN 'declared' END AS value_declared",
-    ]
+        f"WHEN {leaf('valueBoolean')} IS NOT NULL THEN 'boolean' WHEN {leaf('valueDateTime')} IS NOT NULL OR {leaf('valueTime')} IS NOT NULL "
+        f"THEN 'time' WHEN coalesce({others}) IS NOT NULL THEN 'other' "
+        f"{otherwise} END",
+        "value_number": number,
+        "value_text": f"CASE WHEN {number} IS NULL THEN coalesce(clean({text}), {quantity}::VARCHAR, {integer}::VARCHAR) END",
+        "comparator": f"clean({leaf('valueQuantity.comparator')})",
+        "unit": f"coalesce(clean({unit}), clean({code}))",
+        "unit_code": f"CASE WHEN {system} = 'http://unitsofmeasure.org' THEN clean({code}) END",
+        "range_low": f"number_of({leaf('referenceRange[1].low.value')})",
+        "range_high": f"number_of({leaf('referenceRange[1].high.value')})",
+        "absent_reason": f"CASE WHEN lower({reason}) IN ('masked', 'msk') THEN 'masked' ELSE lower({reason}) END",
+        "value_declared": f"CASE WHEN {number} IS NULL AND coalesce({quantity}, {integer}) IS NOT NULL THEN 'declared' END",
+    }
