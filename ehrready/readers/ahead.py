@@ -63,27 +63,24 @@ def ahead(items: Iterable[T], most: int = 1) -> Generator[T, None, None]:
 class Behind(Generic[T]):
     """Does pieces of work in threads beside what makes the next piece: a context, whose end awaits the last one.
 
-    A piece has two parts: the first ones of several pieces are done side by side, the second ones one at a time, in order.  What a piece
-    gives is handed out in order, too, when ``most`` pieces wait, so that everything is the same in every run.
+    A piece has two parts: the first part of one is done beside the second part of the one before.  What a piece gives is handed out when the
+    one after the next is started, so that everything comes in the same order in every run.
     """
 
-    def __init__(self, threads: int = 1) -> None:
-        self._most = threads
-        self._first, self._second = ThreadPoolExecutor(threads), ThreadPoolExecutor(1)
+    def __init__(self) -> None:
+        self._first, self._second = ThreadPoolExecutor(1), ThreadPoolExecutor(1)
         self._waiting: deque[Future[list[T]]] = deque()
 
     def __enter__(self) -> Behind[T]:
         return self
 
     def __exit__(self, *_: object) -> None:
-        for waiting in self._waiting:
-            waiting.cancel()
         self._first.shutdown(cancel_futures=True)
         self._second.shutdown(cancel_futures=True)
 
     def then(self, first: Callable[[], S], second: Callable[[S], Iterable[T]]) -> list[T]:
         """Start a piece, and return what the pieces gave that must end before; an error of theirs is raised."""
-        found = self._ended(self._most)
+        found = self._ended(1)
         made = self._first.submit(first)
         self._waiting.append(self._second.submit(lambda: list(second(made.result()))))
         return found

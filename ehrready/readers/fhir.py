@@ -9,10 +9,8 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import queue
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,24 +18,20 @@ import duckdb
 import numpy as np
 import orjson
 import pyarrow as pa
-import pyarrow.compute as pc
 
-from ehrready import concepts, resources
+from ehrready import concepts
 from ehrready.engines.duckdb import memory_of, quote
 from ehrready.readers import blocks as blocks_of
-from ehrready.readers import fhir_bundles, fhir_sql
+from ehrready.readers import fhir_bundles, fhir_resolve, fhir_sql
 from ehrready.readers.ahead import Behind, ahead
 from ehrready.readers.base import Ended, Event, Read, Rejected, SourceFile
 from ehrready.readers.blocks import (
-    BATCH_ROWS,
     BLOCK_BYTES,
     HEAD_BYTES,
     STREAM_ERRORS,
     Blocks,
     Elements,
     Integers,
-    batched,
-    bits,
     integers,
     numbers,
     open_stream,
@@ -45,27 +39,14 @@ from ehrready.readers.blocks import (
     truths,
 )
 from ehrready.readers.fhir_concepts import Wording, layout
-from ehrready.readers.json_depth import MAX_DEPTH, too_deep
+from ehrready.readers.fhir_look import Facts, are_odd, extracted, mapping, scan
+from ehrready.readers.json_depth import too_deep
 from ehrready.tables import ENTRY_BIT, POSITION_BITS
 
 _SUFFIX = re.compile(r"\.(ndjson|jsonl|json)(\.gz|\.zst)?$", re.IGNORECASE)
 _LINES = re.compile(r"\.(ndjson|jsonl)(\.gz|\.zst)?$", re.IGNORECASE)
-_OPENING = re.compile(r'\{"resourceType":"([A-Za-z]+)"')
-#: Rows of a batch that may be of no type that is extracted before the rest is looked at by the engine.
-MOST_OPENINGS = 8
 _FIRST = re.compile(rb'\s*\{\s*"resourceType"')
-#: Patterns of what only a lenient parser takes; apart, each is found by its first character, many times faster than as one.
-_LENIENT = (r",\s*(?:[}\]]|-?(?i:nan|inf))", r":\s*-?(?i:nan|inf)", r"\[\s*-?(?i:nan|inf)")
-_MAY_BE_LENIENT = " OR ".join(f"regexp_matches(text, {quote(pattern)})" for pattern in _LENIENT)
-_MAY_BE_DEEP = f"(strlen(text) > {2 * MAX_DEPTH} AND strlen(text) - strlen(replace(replace(text, '{{', ''), '[', '')) > {MAX_DEPTH})"
 _POSITION = (1 << POSITION_BITS) - 1
-
-
-@functools.cache
-def mapping() -> dict[str, Any]:
-    """Return mappings/fhir.yaml: canonical table to its types, columns and concepts."""
-    loaded: dict[str, Any] = resources.data(Path(__file__).parent / "mappings" / "fhir.yaml")
-    return loaded
 
 
 @functools.cache
@@ -76,8 +57,6 @@ def resource_types() -> tuple[str, ...]:
 
 #: Blocks of resources that wait for more of their type before they are extracted.
 MOST_WAITING = 2
-#: Pieces of work that are parsed beside the one that is written.
-PARSING = 1
 #: With less memory than this for the engine, blocks are smaller: in bytes, and by what factor.
 LITTLE_MEMORY, SMALLER = 2 * 1024**3, 2
 #: Resources of each type that are kept whole unless ``--validate`` says otherwise.
@@ -144,11 +123,8 @@ class FhirReader:
         con.execute("CREATE OR REPLACE TEMP TABLE fhir_sample (record BIGINT, type VARCHAR, place BIGINT, text VARCHAR)")
         # what looks at blocks and what parses them have connections of their own: the tables are written on the first one meanwhile
         with contextlib.ExitStack() as stack:
-            looking, *others = (stack.enter_context(contextlib.closing(con.cursor())) for _ in range(1 + PARSING))
-            self._parsing: queue.SimpleQueue[duckdb.DuckDBPyConnection] = queue.SimpleQueue()
-            for one in others:
-                self._parsing.put(one)
-            self._behind = stack.enter_context(Behind[Event](PARSING))
+            looking, self._parsing = (stack.enter_context(contextlib.closing(con.cursor())) for _ in range(2))
+            self._behind = stack.enter_context(Behind[Event]())
             size = blocks_of.BLOCK_BYTES // (SMALLER if memory_of(con) < LITTLE_MEMORY else 1)
             for kind in ("ndjson", "document"):
                 chosen = [file for file in files if file.kind == kind]
@@ -170,8 +146,8 @@ class FhirReader:
 
     def finish(self, con: duckdb.DuckDBPyConnection) -> None:
         """Resolve what needs all files."""
-        fhir_sql.medications(con, self._wording if self.shared else None)
-        fhir_sql.resolve(con, () if self.shared else ("concept", "coding"))
+        fhir_resolve.medications(con, self._wording if self.shared else None)
+        fhir_resolve.resolve(con, () if self.shared else ("concept", "coding"))
         if self.shared:
             concepts.share(con, layout(mapping()))
         if self.sample is not None:  # parts that were read apart have a sample each
@@ -179,7 +155,7 @@ class FhirReader:
 
     def resolve(self, con: duckdb.DuckDBPyConnection) -> None:
         """Resolve what needs all tables, and keep of all samples the one that a single reading would keep."""
-        fhir_sql.resolve(con)
+        fhir_resolve.resolve(con)
         if self.sample is not None:
             con.execute(f"CREATE OR REPLACE TEMP TABLE fhir_sample AS SELECT * FROM fhir_sample{_first(self.sample)}")
 
@@ -189,7 +165,7 @@ class FhirReader:
 
     def _block(self, con: duckdb.DuckDBPyConnection, table: pa.Table, kind: str, blocks: Blocks) -> Iterator[Event]:
         """Read one block of lines or documents into the canonical tables."""
-        facts = _scan(con, table, "lines" if kind == "ndjson" else "documents")
+        facts = scan(con, table, "lines" if kind == "ndjson" else "documents")
         files, places = (numbers(table.column(name)) for name in ("file", "pos"))
         odd = facts.odd | np.isin(files, list(blocks.deep)) if blocks.deep else facts.odd
         opening = "{[" if kind == "document" else "{"
@@ -215,7 +191,7 @@ class FhirReader:
         if rescued:
             more = pa.Table.from_arrays([strings([line.encode() for *_, line in rescued]).cast(pa.large_string())], names=["text"])
             records = np.array([(file << POSITION_BITS) + n for file, n, _ in rescued])
-            _group(groups, _scan(con, more, "documents"), records, None, more.column("text"))
+            _group(groups, scan(con, more, "documents"), records, None, more.column("text"))
         if kind == "document" and (arrays := good & (facts.first == "[")).any():
             opened = fhir_bundles.arrays(con, _rows(records, None, table.column("text"), arrays))
             yield from (Read(file, -1) for file in files[arrays].tolist())
@@ -226,7 +202,7 @@ class FhirReader:
         """Read entries or elements of a document that is read in pieces, each as a Bundle or a list of its own."""
         table = elements.table
         files, places, text = numbers(table.column("file")), numbers(table.column("pos")), table.column("text")
-        odd = _odd(con, table)
+        odd = are_odd(con, table)
         bad = np.array([i for i, line in _texts(text, odd) if too_deep(line.encode()) or _strict(line.encode()) is None], np.int64)
         for i in bad.tolist():
             yield from _broken_element(int(files[i]), int(places[i]), "too-deep" if too_deep(text[i].as_py().encode()) else "invalid-json")
@@ -287,7 +263,7 @@ class FhirReader:
             self._entries[file] = base + len(mine)
             yield Read(file, len(mine))
         records = (files << POSITION_BITS) + (1 << ENTRY_BIT) + numbers
-        facts = _scan(con, opened.table, "entries")
+        facts = scan(con, opened.table, "entries")
         objects = facts.first == "{"
         for record in np.sort(records[~objects]).tolist():
             yield Rejected(record >> POSITION_BITS, record & _POSITION, "not-an-object")
@@ -302,13 +278,9 @@ class FhirReader:
 
     def _parse(self, name: str, rows: pa.Table) -> fhir_sql.Parsed | None:
         """Parse the resources of one type, beside those of others; None for types that are not mapped."""
-        if name not in _extracted() or name in {"Bundle", "Medication"}:
+        if name not in extracted() or name in {"Bundle", "Medication"}:
             return None
-        con = self._parsing.get()
-        try:
-            return fhir_sql.parse(con, mapping(), name, rows, shared=self.shared)
-        finally:
-            self._parsing.put(con)
+        return fhir_sql.parse(self._parsing, mapping(), name, rows, shared=self.shared)
 
     def _write(
         self, con: duckdb.DuckDBPyConnection, name: str, rows: pa.Table, blocks: Blocks, parsed: fhir_sql.Parsed | None
@@ -365,97 +337,6 @@ def _texts(column: pa.ChunkedArray, chosen: np.typing.NDArray[np.bool_]) -> Iter
     yield from zip(places.tolist(), column.take(integers(places)).to_pylist(), strict=True)
 
 
-@dataclass(slots=True)
-class _Facts:
-    """What a first look says of each row: ``kind`` indexes ``kinds`` (resource types, ``""`` for none)."""
-
-    kind: Integers
-    kinds: list[str]
-    ok: np.typing.NDArray[np.bool_]
-    odd: np.typing.NDArray[np.bool_]
-    first: np.typing.NDArray[np.str_]
-
-
-def _scan(con: duckdb.DuckDBPyConnection, table: pa.Table, trust: str) -> _Facts:
-    """Look at each row once: is it JSON, may it use a leniency of the parser, what type of resource is it.
-
-    ``trust``: ``documents`` are parsed here; ``lines`` of a type that is extracted are parsed then, and only then;
-    ``entries`` come out of the parser.  Rows that begin as others do and have nothing odd are not looked at more closely.
-    """
-    n = len(table)
-    facts = _Facts(np.zeros(n, np.int64), [""], np.ones(n, np.bool_), np.zeros(n, np.bool_), np.full(n, "{"))
-    if trust == "documents":
-        closely = np.arange(n)
-    else:
-        facts.odd[:] = _odd(con, table) if trust == "lines" else False
-        facts.kinds, facts.kind = _openings(table.column("text"))
-        closely = np.flatnonzero((facts.kind < 0) | facts.odd)
-    if not len(closely):
-        return facts
-    some = table if len(closely) == n else table.take(integers(closely))
-    numbered = pa.Table.from_arrays([integers(np.arange(len(closely))), some.column("text")], names=["i", "text"])
-    con.register("_scanned", batched(numbered, 1 if trust == "documents" and table.nbytes > n * 65536 else BATCH_ROWS))
-    valid = {
-        "entries": "true",
-        "documents": "coalesce(json_valid(text), false)",
-        "lines": f"CASE WHEN head IN ({', '.join(map(quote, sorted(_extracted())))}) THEN true ELSE coalesce(json_valid(text), false) END",
-    }[trust]
-    odd = _MAY_BE_LENIENT if trust == "documents" else "false"
-    found = con.sql(
-        "SELECT i, CASE WHEN head <> '' THEN head WHEN ok AND first = '{' THEN coalesce(json_extract_string(text, '$.resourceType'), '') "
-        f"ELSE '' END AS kind, ok::TINYINT AS ok, ({odd})::TINYINT AS odd, first FROM (SELECT *, {valid} AS ok FROM (SELECT i, text, "
-        "coalesce(left(ltrim(text), 1), '') AS first, coalesce(regexp_extract(left(text, 80), "
-        """'^\\{\\s*"resourceType"\\s*:\\s*"([A-Za-z]+)"', 1), '') AS head FROM _scanned))"""
-    ).to_arrow_table()
-    con.unregister("_scanned")
-    kinds, kind = _coded(found.column("kind"))
-    firsts, first = _coded(found.column("first"))
-    places = closely[numbers(found.column("i"))]
-    facts.kind[places] = kind + len(facts.kinds)
-    facts.kinds = [*facts.kinds, *kinds]
-    facts.ok[places] = numbers(found.column("ok")).astype(np.bool_)
-    facts.odd[places] |= numbers(found.column("odd")).astype(np.bool_)
-    facts.first[places] = np.array([*firsts, ""], np.str_)[first]
-    return facts
-
-
-def _openings(column: pa.ChunkedArray) -> tuple[list[str], Integers]:
-    """Return the types that rows say at their very beginning, and for each row which of them it says; -1 where it does not.
-
-    Only types that are extracted count.  Types are found by looking at rows one by one, the rows of each at once.
-    """
-    kinds: list[str] = []
-    found = []
-    for chunk in column.chunks:
-        kind, left, tries = np.full(len(chunk), -1), np.arange(len(chunk)), MOST_OPENINGS
-        while len(left) and tries:
-            opening = _OPENING.match(chunk[int(left[0])].as_py()[:80])
-            if opening is None or opening[1] not in _extracted():
-                left, tries = left[1:], tries - 1
-                continue
-            kinds = kinds if opening[1] in kinds else [*kinds, opening[1]]
-            kind[bits(pc.starts_with(chunk, opening[0]))] = kinds.index(opening[1])
-            left = left[kind[left] < 0]
-        found.append(kind)
-    return kinds, np.concatenate(found) if found else np.zeros(0, np.int64)
-
-
-def _odd(con: duckdb.DuckDBPyConnection, table: pa.Table) -> np.typing.NDArray[np.bool_]:
-    """Say which texts may use a leniency of the parser or be nested too deep."""
-    numbered = pa.Table.from_arrays([integers(np.arange(len(table))), table.column("text")], names=["i", "text"])
-    con.register("_scanned", batched(numbered))
-    found = con.execute(f"SELECT i FROM _scanned WHERE {_MAY_BE_LENIENT} OR {_MAY_BE_DEEP}").fetchall()
-    con.unregister("_scanned")
-    return np.isin(np.arange(len(table)), [i for (i,) in found])
-
-
-def _coded(column: pa.ChunkedArray) -> tuple[list[str], Integers]:
-    """Return the different texts of a column and, for each row, which one it is."""
-    encoded = column.combine_chunks().dictionary_encode()
-    encoded = encoded.combine_chunks() if isinstance(encoded, pa.ChunkedArray) else encoded
-    return encoded.dictionary.to_pylist(), numbers(encoded.indices).astype(np.int64)
-
-
 def _rows(records: Integers, urls: pa.ChunkedArray | None, texts: pa.ChunkedArray, chosen: np.typing.NDArray[np.bool_]) -> pa.Table:
     """Return the chosen rows as (record, url, text)."""
     url = pa.nulls(len(records), pa.large_string()) if urls is None else urls
@@ -465,7 +346,7 @@ def _rows(records: Integers, urls: pa.ChunkedArray | None, texts: pa.ChunkedArra
 
 def _group(
     groups: dict[str, list[pa.Table]],
-    facts: _Facts,
+    facts: Facts,
     records: Integers,
     urls: pa.ChunkedArray | None,
     texts: pa.ChunkedArray,
@@ -488,12 +369,6 @@ def _rescue(file: int, text: str) -> tuple[list[Event], list[tuple[int, int, str
     numbers = {n for n, _ in good}
     bad: list[Event] = [Rejected(file, n, "too-deep" if n in deep else "invalid-json") for n, _ in lines if n not in numbers]
     return [Read(file, len(lines) - 1), *bad], [(file, n, line) for n, line in good if n > 1]
-
-
-@functools.cache
-def _extracted() -> frozenset[str]:
-    """Return the resource types that are parsed when they are extracted."""
-    return frozenset(kind for entry in mapping().values() for kind in entry["types"]) | {"Medication", "Bundle"}
 
 
 def _first(sample: int) -> str:

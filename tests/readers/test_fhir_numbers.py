@@ -18,7 +18,8 @@ from ehrready.engines.duckdb import open_engine
 from ehrready.options import Options
 from ehrready.readers import blocks, fhir, fhir_leaves, fhir_sql
 from ehrready.readers.base import Ended, Read, Rejected, SourceFile
-from ehrready.readers.fhir import FhirReader, mapping
+from ehrready.readers.fhir import FhirReader
+from ehrready.readers.fhir_look import mapping
 from ehrready.tables import ALL
 
 SNOMED, LOINC = "http://snomed.info/sct", "http://loinc.org"
