@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 import threading
+import time
 from collections.abc import Iterator
 
 import pytest
 
-from ehrready.readers.ahead import ahead
+from ehrready.readers.ahead import Behind, ahead
 
 
 def test_items_come_in_order_and_an_error_in_its_place() -> None:
@@ -36,3 +38,41 @@ def test_no_more_than_asked_for_is_made_ahead_and_stopping_early_ends_the_thread
     source.close()
     assert threading.active_count() == before
     assert len(made) <= 5
+
+
+def test_pieces_are_written_in_order_and_handed_out_with_their_piece() -> None:
+    written: list[int] = []
+
+    def make(n: int) -> int:
+        if n == 0:
+            time.sleep(0.05)  # the first one takes longer than the next
+        return n * 10
+
+    def write(n: int) -> list[str]:
+        written.append(n)
+        return [f"wrote {n}"]
+
+    with Behind[str]() as behind:
+        given = [behind.then(functools.partial(make, n), write) for n in range(4)]
+        rest = behind.rest()
+    assert written == [0, 10, 20, 30]
+    assert given == [[], [], ["wrote 0"], ["wrote 10"]]
+    assert rest == ["wrote 20", "wrote 30"]
+
+
+@pytest.mark.parametrize("broken", ["first", "second"])
+def test_an_error_of_a_piece_is_raised_and_ends_the_threads(broken: str) -> None:
+    def part(fails: bool, *_: object) -> list[str]:
+        if fails:
+            raise OSError("gone")
+        return []
+
+    def work() -> None:
+        with Behind[str]() as behind:
+            behind.then(functools.partial(part, broken == "first"), functools.partial(part, broken == "second"))
+            behind.rest()
+
+    before = threading.active_count()
+    with pytest.raises(OSError, match="gone"):
+        work()
+    assert threading.active_count() == before

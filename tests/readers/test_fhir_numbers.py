@@ -34,7 +34,7 @@ _codings = st.lists(
     ),
     max_size=3,
 )  # fmt: skip
-_concept = st.one_of(
+_concept: st.SearchStrategy[Any] = st.one_of(
     st.fixed_dictionaries({}, optional={"text": st.sampled_from(["sugar", "unknown", " "]), "coding": _codings}),
     st.sampled_from(["text", None, 5, {"coding": {"code": "2345-7"}}, {"coding": []}]),
 )

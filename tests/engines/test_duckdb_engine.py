@@ -1,0 +1,38 @@
+"""The embedded engine: what it may use, and where it is."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+import pytest
+
+from ehrready.engines.duckdb import folder_of, memory_of, open_engine
+
+MB = 10**6
+
+
+@pytest.mark.parametrize(
+    ("given", "least", "most"), [("1GB", 640 * MB, 660 * MB), ("4GB", 3500 * MB, 3600 * MB), ("512MB", 325 * MB, 340 * MB)]
+)
+def test_the_engine_leaves_room_for_what_is_read_beside_it(given: str, least: int, most: int) -> None:
+    with open_engine(memory=given, threads=1) as con:
+        assert least < memory_of(con) < most
+
+
+def test_tables_go_to_a_private_folder_when_memory_is_short_and_the_folder_goes() -> None:
+    with open_engine(memory="60MB", threads=1) as con:
+        folder = folder_of(con)
+        assert folder.parent == Path(tempfile.gettempdir())
+        assert folder.stat().st_mode & 0o777 == 0o700
+        con.execute("CREATE TABLE wide AS SELECT i, hash(i)::VARCHAR || repeat('x', 80) AS t FROM range(1000000) r(i)")
+        assert sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) > 10 * MB
+        assert con.execute("SELECT count(*), count(DISTINCT t[1:8]) > 0 FROM wide").fetchall() == [(1_000_000, True)]
+    assert not folder.exists()
+
+
+def test_a_cursor_sees_the_tables() -> None:
+    """Rules, suites and readers ask on connections of their own."""
+    with open_engine(threads=1) as con:
+        con.execute("INSERT INTO patient (record, patient_id) VALUES (1, 'p')")
+        assert con.cursor().execute("SELECT patient_id FROM patient").fetchall() == [("p",)]
