@@ -238,7 +238,7 @@ def _joined(key: str, known: bool) -> tuple[str, str]:
 
 def _records(table: str, known: bool, several: bool, numbered: Sequence[Numbered]) -> str:
     """Return the SELECT of patient, place, month and combo of a table's records, and of their numbered concepts."""
-    key = {"patient": "patient_id", "encounter": "id"}.get(table, "encounter_id")
+    key = "id" if table == "encounter" else "encounter_id"
     place, joins = _joined(key, known)
     if several:
         joins += " LEFT JOIN known_pair k ON t.encounter_id = k.pair_visit AND t.patient_id = k.pair_patient"

@@ -161,13 +161,13 @@ def check(
     options = common.changed(common.options(locals()), worklists=checked(worklists, allowed=allow_phi))
     settings = common.settings()
     gate = common.gate(fail_on)
-    wanted = outputs.chosen(
+    outputs.chosen(
         {"html": html, "json": json, "junit": junit, "sarif": sarif, "markdown": markdown}, report or ()
     )  # a mistake in an output is told before the long work
-    meanwhile = tuple(outputs.AHEAD[name] for name, _, _ in wanted if name in outputs.AHEAD)
     with common.progress_bar() as progress:
-        options = common.changed(options, progress=progress, reports=tuple(report or ()), meanwhile=meanwhile)
-        card, paths = pipeline.check(source, against or settings.get("against"), options)
+        card, paths = pipeline.check(
+            source, against or settings.get("against"), common.changed(options, progress=progress, reports=tuple(report or ()))
+        )
     common.show_paths(paths, show_paths)
     if worklists:
         common.say("work-lists written: they may identify patients, keep them where such data may be")

@@ -33,8 +33,6 @@ class Options:
     worklists: str | None = None
     stamp: str | None = None
     resume: str | None = None
-    #: what the caller needs later, to be made ready while sources are read (ehrready.warm)
-    meanwhile: tuple[Callable[[], object], ...] = field(default=(), compare=False)
     progress: Progress = field(default=lambda stage, done, of: None, compare=False)
 
     def public(self) -> dict[str, Any]:

@@ -60,16 +60,6 @@ OUTPUTS: dict[str, Render] = {
 }  # fmt: skip
 
 
-def _html_ahead() -> None:
-    from ehrready.reporters import html
-
-    html.prepare()
-
-
-#: What of an output can be made ready before there is a scorecard (ehrready.warm).
-AHEAD: dict[str, Callable[[], None]] = {"html": _html_ahead}
-
-
 def chosen(targets: Mapping[str, str | None], reports: Sequence[str] = ()) -> list[tuple[str, str, Render]]:
     """Return (name, target, renderer) of the outputs that were asked for; ``reports`` are ``NAME=FILE`` of other packages.
 

@@ -10,9 +10,8 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from ehrready import contract as contracts
-from ehrready import plugins, reading, warm, worklists
+from ehrready import plugins, reading, worklists
 from ehrready import rules as packs
-from ehrready.checks import structure
 from ehrready.engines import open_engine
 from ehrready.errors import SourceError
 from ehrready.evaluate import Finding, evaluate
@@ -57,7 +56,6 @@ def read_profile(
             f"nothing was recognised in {len(files)} file{'s' if len(files) > 1 else ''}: give FHIR JSON, HL7v2, or Parquet/CSV; "
             "other tables need --mapping"
         )
-    warm.start([*(structure.ahead(rules, files) if options.validate == "sample" else ()), *options.meanwhile])
     with resuming(options, files) as work, open_engine(options, sum(file.size for file in files)) as con:
         staged = files if options.engine == "spark" else stage(files, readers, engine.folder_of(con), options.progress)
         elements: dict[str, list[str]] = {}

@@ -52,7 +52,7 @@ def alone(con: duckdb.DuckDBPyConnection, site: str, named: Sequence[str]) -> It
             "CREATE TEMP TABLE _stay AS SELECT id, min(site) site FROM encounter WHERE id IS NOT NULL GROUP BY 1"
         )
         for table in TABLES:
-            stay = {"patient": "patient_id", "encounter": "id"}.get(table, "encounter_id")
+            stay = "id" if table == "encounter" else "encounter_id"
             part.execute(
                 f'CREATE TEMP TABLE "_{table}" AS SELECT t.* FROM "{table}" t LEFT JOIN _home a ON t.patient_id = a.patient_id '
                 f"LEFT JOIN _stay v ON t.{stay} = v.id WHERE coalesce(t.site, v.site, a.site, '') {wanted}"

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import functools
 import re
-from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
 import orjson
@@ -15,9 +13,6 @@ from ehrready.profile import Profile
 
 if TYPE_CHECKING:
     import duckdb
-
-    from ehrready.readers.base import SourceFile
-    from ehrready.rules import Rule
 
 _VERSIONS = ("R4", "R4B", "R5", "STU3")
 _PATH = re.compile(r"([A-Z][A-Za-z]+)(?:\[([A-Za-z-]+)\])?((?:\.[a-z][A-Za-z]*(?:\[x\])?)+)")
@@ -42,20 +37,6 @@ def _validate(con: duckdb.DuckDBPyConnection, options: dict[str, Any]) -> list[C
         group = (("path", path), ("problem", kind))
         counted.append(Counted(n, found.of[path.partition(".")[0]], len(found.people[path, kind]), group))
     return counted
-
-
-def ahead(rules: Iterable[Rule], files: Iterable[SourceFile]) -> list[Callable[[], None]]:
-    """Return what makes the models ready that `structure-valid` will need, as far as the files are named after types (ehrready.warm)."""
-
-    def prepare(version: str) -> None:
-        from ehrready.integrations import fhir_validation
-        from ehrready.readers.fhir import resource_types
-
-        named = {word for file in files if file.format == "fhir" for word in re.findall("[A-Z][A-Za-z]+", file.path.name)}
-        fhir_validation.prepare(version, sorted(named.intersection(resource_types())))
-
-    versions = dict.fromkeys(str(rule.options.get("version", "R4B")) for rule in rules if rule.check == "structure-valid")
-    return [functools.partial(prepare, version) for version in versions]
 
 
 def _lint_structure(options: dict[str, Any]) -> list[str]:

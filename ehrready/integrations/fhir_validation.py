@@ -7,12 +7,10 @@ know: value sets, invariants, profiles, references.  R4 is read with the models 
 
 from __future__ import annotations
 
-import contextlib
 import importlib
 import os
-import threading
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -25,8 +23,6 @@ VERSIONS = {"R4": "fhir.resources.R4B", "R4B": "fhir.resources.R4B", "R5": "fhir
 #: From so many resources on, other processes help: importing the models costs each of them a second.
 _MANY = 5_000
 _CHUNK = 1_000
-#: The models import each other as they are built: one thread at a time.
-_LOADING = threading.Lock()
 #: Resources of a contained or unknown type are validated as far as the models know them.
 _UNKNOWN = "unknown-type"
 
@@ -66,8 +62,7 @@ def validate(texts: Sequence[str], version: str = "R4B", processes: int | None =
         raise CannotCount("fhir.resources is not installed: pip install fhir.resources", "not-applicable") from None
     workers = processes or os.cpu_count() or 1
     if len(texts) < _MANY or workers == 1:
-        with _LOADING:
-            parts = [_some(version, texts)]
+        parts = [_some(version, texts)]
     else:
         from concurrent.futures import ProcessPoolExecutor
         from multiprocessing import get_context
@@ -88,13 +83,6 @@ def validate(texts: Sequence[str], version: str = "R4B", processes: int | None =
                 if patient:
                     found.people[problem].add(patient)
     return found
-
-
-def prepare(version: str, kinds: Iterable[str]) -> None:
-    """Import the models of some resource types, which takes longer than validating a sample; quietly when there are none."""
-    for kind in kinds:
-        with _LOADING, contextlib.suppress(Exception):
-            importlib.import_module(VERSIONS[version]).get_fhir_model_class(kind)
 
 
 def _some(version: str, texts: Sequence[str]) -> list[tuple[str, str, list[Problem]]]:

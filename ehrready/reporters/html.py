@@ -8,7 +8,6 @@ Content Security Policy allows nothing but the one style sheet and the one scrip
 from __future__ import annotations
 
 import base64
-import functools
 import hashlib
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
@@ -28,22 +27,12 @@ _FILTERS = (
     "number", "percent", "whole", "points", "month", "release", "size", "plain", "words", "tied", "plural", "table", "where", "inline", "system", "sentence", "gist", "ticks"
 )  # fmt: skip
 
-#: Templates of other pages.
-_OTHERS = ("diff.html", "status.html")
-
 
 def render(scorecard: Scorecard) -> str:
     """Return the report as one HTML page; the same scorecard gives the same text."""
     d = scorecard.document
     figures = {"charts": charts.charts(d.get("distributions") or []), "lines": timeline.timelines(d["releases"])}
     return page("report.html", view(d), d=d, **figures)
-
-
-def prepare() -> None:
-    """Compile the templates of the report, which takes as long as all the rest of it."""
-    environment = _environment()
-    for name in environment.list_templates(filter_func=lambda name: name not in _OTHERS):
-        environment.get_template(name)
 
 
 def page(template: str, names: Mapping[str, Any], **more: Any) -> str:
@@ -54,7 +43,6 @@ def page(template: str, names: Mapping[str, Any], **more: Any) -> str:
     return environment.get_template(template).render(policy=policy, **names, **more)
 
 
-@functools.cache
 def _environment() -> jinja2.Environment:
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("ehrready.reporters", "templates"),

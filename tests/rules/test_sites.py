@@ -281,3 +281,22 @@ def test_a_site_that_is_not_kept_apart_has_not_vanished(tmp_path: Path) -> None:
         card = pipeline.judge(live, before, core)
         (finding,) = [f for f in card.document["findings"] if f["check"] == "site-vanished"]
         assert finding["status"] == status
+
+
+@pytest.mark.parametrize("together", [False, True])
+def test_a_patient_is_not_of_the_site_of_an_encounter_that_happens_to_have_its_id(tmp_path: Path, together: bool) -> None:
+    lines = [
+        {"resourceType": "Patient", "id": "1", "gender": "female"},
+        {"resourceType": "Patient", "id": "2", "gender": "male"},
+        {
+            "resourceType": "Encounter",
+            "id": "1",
+            "subject": {"reference": "Patient/2"},
+            "serviceProvider": {"reference": "Organization/far"},
+        },
+    ]
+    (tmp_path / "export.ndjson").write_bytes(b"".join(orjson.dumps(line) + b"\n" for line in lines))
+    # the tables of rows and the numbers of records are counted by the same statements
+    profile, _, _ = pipeline.read_profile([str(tmp_path)], Options(internal=True), also=(lambda _: None) if together else None)
+    at_site = {(key[0].split(".")[0], key[2]) for key in profile.frames["states"] if key[1] == "site"}
+    assert at_site == {("encounter", "far")}
