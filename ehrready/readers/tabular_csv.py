@@ -33,7 +33,7 @@ from ehrready.readers.tabular_files import (
     header,
     in_file_order,
 )
-from ehrready.stores.objects import is_remote
+from ehrready.stores.remote import is_remote
 from ehrready.tables import POSITION_BITS
 
 _BLOCK = 8 * 1024 * 1024

@@ -19,7 +19,7 @@ import pyarrow as pa
 
 from ehrready.engines.duckdb import lacks, quote
 from ehrready.readers.base import SourceFile
-from ehrready.stores import objects
+from ehrready.stores import remote
 from ehrready.tables import POSITION_BITS
 
 #: The temp table that a file is copied into where it cannot be scanned where it lies.
@@ -173,8 +173,8 @@ def by_name(columns: Sequence[Column]) -> dict[str, Column]:
 
 def glob_free(path: Path) -> str:
     """Return an absolute path as an SQL literal that DuckDB does not expand; a remote file by the name it is mounted under."""
-    if objects.is_remote(path):
-        return quote(objects.mounted(path))
+    if remote.is_remote(path):
+        return quote(remote.mounted(path))
     text = "".join(f"[{c}]" if c in "[*?" else c for c in str(path.absolute()))
     return quote(text)
 
@@ -216,7 +216,7 @@ class Sandbox:
 
     def mount(self) -> None:
         """Let it read remote files, too."""
-        objects.mount(self._con)
+        remote.mount(self._con)
 
     def columns(self, scan: str) -> list[Column]:
         """Return the columns of a scan that can be read to its end; raises DamagedError."""
@@ -228,7 +228,7 @@ class Sandbox:
             if lacks(error):
                 raise  # no fault of the file
             if isinstance(error, duckdb.InternalException | duckdb.FatalException):
-                mounted = self._con.filesystem_is_registered(objects.MOUNT)
+                mounted = self._con.filesystem_is_registered(remote.MOUNT)
                 self._con.close()
                 self._con = duckdb.connect(config=self._config)
                 if mounted:
@@ -240,7 +240,7 @@ class Sandbox:
 def parquet_relation(con: duckdb.DuckDBPyConnection, sandbox: Sandbox, files: Sequence[SourceFile]) -> Relation:
     """Return a relation over Parquet files of one schema; raises DamagedError if any of them cannot be read."""
     if not all(isinstance(file.path, Path) for file in files):
-        objects.mount(con)
+        remote.mount(con)
         sandbox.mount()
     paths = ", ".join(glob_free(file.path) for file in files)
     scan = f"read_parquet([{paths}], hive_partitioning = false, union_by_name = false)"

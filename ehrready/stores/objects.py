@@ -2,178 +2,41 @@
 
 S3, Google and Azure go through Arrow's own file systems, ``https`` through fsspec's.  Credentials come from the
 environment, as the clouds' own tools take them.  Objects are streamed; DuckDB reads ranges of remote Parquet
-through ``mount``.
+(``remote.mount``).
 """
 
 from __future__ import annotations
 
-import fnmatch
-import io
 import os
 import re
-import stat
-import threading
-import weakref
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Any, BinaryIO, TypeGuard, cast
+from typing import Any, BinaryIO, cast
 from urllib.parse import unquote, urlsplit
 
 from ehrready.errors import UsageError
-from ehrready.stores import extra
-
-if TYPE_CHECKING:
-    import duckdb
+from ehrready.stores import clouds, extra
+from ehrready.stores.remote import RemoteFolder, RemotePath
 
 _MAGIC = re.compile(r"[*?\[]")
-_BUFFER = 1 << 20
 _LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
-#: Scheme of the names under which DuckDB finds remote files.
-MOUNT = "ehrready-remote"
-
-_UNREACHED = "the store cannot be reached: check the name, the endpoint (AWS_ENDPOINT_URL) and the network"
-_CREDENTIALS = {
-    "s3": "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY (or a profile in ~/.aws), or AWS_NO_SIGN_REQUEST=YES for a public bucket",
-    "gs": "set GOOGLE_APPLICATION_CREDENTIALS (or log in with gcloud)",
-    "abfs": "set AZURE_STORAGE_ACCOUNT with AZURE_STORAGE_KEY or AZURE_STORAGE_SAS_TOKEN, or log in with az",
-    "https": "give a URL that may be read without a login, such as a signed one",
-}
-
-
-@dataclass(eq=False)
-class RemoteFolder:
-    """The objects that share a folder: a reader looks for neighbours of a file there."""
-
-    names: dict[str, RemotePath] = field(default_factory=dict)
-
-    def glob(self, pattern: str) -> list[RemotePath]:
-        """Return the objects whose name matches."""
-        return [path for name, path in self.names.items() if fnmatch.fnmatchcase(name, pattern)]
-
-
-class RemotePath:
-    """One object, as a path: ``key`` is its name without a query (which may be a signature), ``size`` its bytes."""
-
-    def __init__(self, key: str, size: int, version: str, parent: RemoteFolder, start: Callable[[bool], BinaryIO]) -> None:
-        self.key, self.size, self.version, self.parent, self._start = key, size, version, parent, start
-        self.name = PurePosixPath(key).name
-        self.suffixes = PurePosixPath(self.name).suffixes
-        self.parts = tuple(key.split("/")[2:])
-        parent.names[self.name] = self
-
-    def as_posix(self) -> str:
-        """Return what the files of a run are sorted by."""
-        return self.key
-
-    def __str__(self) -> str:
-        return self.key
-
-    def open(self, _mode: str = "rb") -> BinaryIO:
-        """Open a stream from the first byte; seeking turns it into reads of ranges.  Raises OSError."""
-        return cast(BinaryIO, io.BufferedReader(_Stream(self._start, self.size), _BUFFER))
-
-    def stat(self) -> os.stat_result:
-        """Return a regular file of the object's size."""
-        return os.stat_result((stat.S_IFREG | 0o400, id(self), 0, 1, 0, 0, self.size, 0, 0, 0))
-
-
-class _Stream(io.RawIOBase):
-    """Bytes of an object: one request from the start on, ranges once somebody seeks.  All errors are OSError."""
-
-    def __init__(self, start: Callable[[bool], BinaryIO], size: int, *, ranges: bool = False) -> None:
-        self._start, self._size, self._at, self._ranges = start, size, 0, ranges
-        self._inner: BinaryIO | None = None
-
-    @staticmethod
-    def _guarded(call: Callable[[], Any]) -> Any:
-        try:
-            return call()
-        except OSError:
-            raise
-        except Exception as error:
-            raise OSError("the remote file cannot be read") from error
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def tell(self) -> int:
-        return self._at
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        to = offset + {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self._size}[whence]
-        if to != self._at and not self._ranges:
-            self._drop()
-            self._ranges = True
-        if to != self._at and self._inner is not None:
-            inner = self._inner
-            self._guarded(lambda: inner.seek(to))
-        self._at = to
-        return to
-
-    def readinto(self, buffer: Any) -> int:
-        if self._at >= self._size:
-            return 0
-        data: bytes = self._guarded(lambda: self._opened().read(min(len(buffer), self._size - self._at)))
-        buffer[: len(data)] = data
-        self._at += len(data)
-        return len(data)
-
-    def _opened(self) -> BinaryIO:
-        if self._inner is None:
-            self._inner = self._start(self._ranges)
-            if self._at:
-                self._inner.seek(self._at)
-        return self._inner
-
-    def _drop(self) -> None:
-        if self._inner is not None:
-            self._guarded(self._inner.close)
-        self._inner = None
-
-    def close(self) -> None:
-        if not self.closed:
-            self._drop()
-        super().close()
-
-
-class _Shared(io.RawIOBase):
-    """Ranges of an object for the threads of an engine: each has a place of its own, for a seek and its read are two calls."""
-
-    def __init__(self, path: RemotePath) -> None:
-        self._stream, self._lock, self._place = _Stream(path._start, path.size, ranges=True), threading.Lock(), threading.local()
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def tell(self) -> int:
-        return int(getattr(self._place, "at", 0))
-
-    def seek(self, offset: int, _whence: int = io.SEEK_SET) -> int:
-        self._place.at = offset
-        return offset
-
-    def read(self, size: int = -1) -> bytes:
-        parts, at = [], self.tell()
-        with self._lock:
-            self._stream.seek(at)
-            while size and (part := self._stream.read(size)):
-                parts.append(part)
-                size -= len(part)
-        data = b"".join(parts)
-        self._place.at = at + len(data)
-        return data
-
-    def close(self) -> None:
-        if not self.closed:
-            self._stream.close()
-        super().close()
+_DENIED = (
+    "access_denied",
+    "denied",
+    "forbidden",
+    "403",
+    "401",
+    "base64",  # what Azure's key is written in
+    "credential",
+    "unauthorized",
+    "signature",
+    "access_key",
+    "permission",
+    "token",
+)
+_ABSENT = ("no_such_bucket", "nosuchbucket", "not found", "404", "does not exist", "no such file", "containernotfound", "notfound")
+#: How Arrow tells what Azure and Google answered.
+_STATUS = re.compile(r"(?:azure error: \[\w*\] |http_status_code=|http status code: )(\d{3})")
 
 
 def opened(kind: str, rest: str, place: str) -> Sequence[RemotePath]:
@@ -197,28 +60,21 @@ def opened(kind: str, rest: str, place: str) -> Sequence[RemotePath]:
 def _why(error: Exception, family: str) -> str:
     """Return a sentence for what a store said (its text is looked at, never shown)."""
     error = error.__cause__ if isinstance(error, FileNotFoundError) and isinstance(error.__cause__, Exception) else error  # fsspec's
-    text, status = str(error).lower(), getattr(error, "status", 0)
+    text = str(error).lower()
+    told = _STATUS.search(text)
+    status = int(told[1]) if told else getattr(error, "status", 0)
+    unreached = f"the store cannot be reached: check the name{clouds.ENDPOINTS.get(family, '')} and the network"
+    refused = f"access is denied, or there are no credentials: {clouds.CREDENTIALS[family]}"
+    absent = "does not exist: there is no such bucket, container, object or page"
     if "network_connection" in text or isinstance(error, ConnectionError) or "cannot connect" in text:
-        return _UNREACHED
-    denied = (
-        "access_denied",
-        "denied",
-        "forbidden",
-        "403",
-        "401",
-        "credential",
-        "unauthorized",
-        "signature",
-        "access_key",
-        "permission",
-        "token",
-    )
-    absent = ("no_such_bucket", "nosuchbucket", "not found", "404", "does not exist", "containernotfound", "notfound")
-    if status in {401, 403} or isinstance(error, PermissionError) or any(word in text for word in denied):
-        return f"access is denied, or there are no credentials: {_CREDENTIALS[family]}"
-    if status == 404 or isinstance(error, FileNotFoundError) or any(word in text for word in absent):
-        return "does not exist: there is no such bucket, container, object or page"
-    return f"access is denied, or there are no credentials: {_CREDENTIALS[family]}" if _keyless(family) else _UNREACHED
+        return unreached
+    if status in {401, 403, 404}:  # the text holds names and numbers of requests, too, that look like anything
+        return absent if status == 404 else refused
+    if isinstance(error, PermissionError) or any(word in text for word in _DENIED):
+        return refused
+    if isinstance(error, FileNotFoundError) or any(word in text for word in _ABSENT):
+        return absent
+    return refused if _keyless(family) else unreached
 
 
 def _keyless(family: str) -> bool:
@@ -229,20 +85,19 @@ def _keyless(family: str) -> bool:
 
 def _bucket(family: str, rest: str, place: str) -> list[RemotePath]:
     """List objects of S3, Google or Azure with Arrow's file systems."""
-    from fsspec.implementations.arrow import ArrowFSWrapper
     from pyarrow.fs import FileSelector, FileType
 
-    system, key = {"s3": _s3, "gs": _google, "abfs": _azure}[family](rest, place)
+    system, key = clouds.connected(family, rest, place)
     key = key.strip("/")
-    if not key:
+    if not key or _MAGIC.search(key.partition("/")[0]):
         raise UsageError(f"{place}: name a bucket or container, and what in it is to be read")
     folder = key.rpartition("/")[0] if "/" in key else key
     if _MAGIC.search(key):
-        listed = system.get_file_info(sorted(ArrowFSWrapper(system).glob(key)))
+        listed = _matching(system, family, key)
     else:
-        listed = [system.get_file_info(key)] if "/" in key else system.get_file_info(FileSelector(key))
+        listed = [system.get_file_info(key)] if "/" in key else _within(system, family, key)
         if listed and listed[0].type == FileType.NotFound:  # no object and no folder: a prefix, or nothing
-            listed = [info for info in system.get_file_info(FileSelector(folder)) if info.path.startswith(key)]
+            listed = [info for info in _within(system, family, folder) if info.path.startswith(key)]
     infos: list[Any] = []
     for info in listed:
         infos += system.get_file_info(FileSelector(info.path, recursive=True)) if info.type == FileType.Directory else [info]
@@ -251,6 +106,13 @@ def _bucket(family: str, rest: str, place: str) -> list[RemotePath]:
     def start(path: str) -> Callable[[bool], BinaryIO]:
         return lambda ranges: system.open_input_file(path) if ranges else system.open_input_stream(path, compression=None)
 
+    def look(path: str) -> Callable[[], tuple[int, str]]:
+        def now() -> tuple[int, str]:
+            info = system.get_file_info(path)
+            return info.size or 0, str(info.mtime_ns)
+
+        return now
+
     return [
         RemotePath(
             f"{family}://{info.path}",
@@ -258,59 +120,35 @@ def _bucket(family: str, rest: str, place: str) -> list[RemotePath]:
             str(info.mtime_ns),
             folders.setdefault(info.path.rpartition("/")[0], RemoteFolder()),
             start(info.path),
+            look(info.path),
         )
         for info in infos
         if info.type == FileType.File
     ]
 
 
-def _s3(rest: str, _place: str) -> tuple[Any, str]:
-    from pyarrow.fs import S3FileSystem
+def _within(system: Any, family: str, folder: str) -> list[Any]:
+    """Return what lies in a folder: objects and folders; of Google all objects below, since it lists no folder that nobody made."""
+    from pyarrow.fs import FileSelector, FileType
 
-    endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
-    anonymous = os.environ.get("AWS_NO_SIGN_REQUEST", "").upper() in {"YES", "TRUE", "1"}
-    region = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION") or _region(rest.partition("/")[0], endpoint)
-    return S3FileSystem(endpoint_override=endpoint, anonymous=anonymous, region=region), rest
-
-
-def _region(bucket: str, endpoint: str | None) -> str | None:
-    """Ask S3 for the region of a bucket; None where nobody says."""
-    from pyarrow.fs import resolve_s3_region
-
-    if endpoint is not None or not bucket:
-        return None
-    try:
-        found: str = resolve_s3_region(bucket)
-    except OSError:
-        return None
-    return found
+    found = system.get_file_info(FileSelector(folder, recursive=family == "gs"))
+    return [info for info in found if info.type == FileType.File] if family == "gs" else list(found)
 
 
-def _google(rest: str, _place: str) -> tuple[Any, str]:
-    from datetime import timedelta
+def _matching(system: Any, family: str, pattern: str) -> list[Any]:
+    """Return the objects and folders that match a glob; of Google the objects whose path or folder does."""
+    from fsspec.implementations.arrow import ArrowFSWrapper
+    from fsspec.utils import glob_translate
 
-    from pyarrow.fs import GcsFileSystem
-
-    limit = timedelta(seconds=60)
-    emulator = urlsplit(os.environ.get("STORAGE_EMULATOR_HOST", ""))
-    if emulator.netloc:
-        return GcsFileSystem(anonymous=True, endpoint_override=emulator.netloc, scheme=emulator.scheme, retry_time_limit=limit), rest
-    return GcsFileSystem(retry_time_limit=limit), rest
-
-
-def _azure(rest: str, place: str) -> tuple[Any, str]:
-    from pyarrow.fs import AzureFileSystem
-
-    container, _, key = rest.partition("/")
-    container, _, host = container.partition("@")
-    environment = os.environ.get
-    account = host.partition(".")[0] or environment("AZURE_STORAGE_ACCOUNT") or environment("AZURE_STORAGE_ACCOUNT_NAME")
-    if not account:
-        raise UsageError(f"{place}: {_CREDENTIALS['abfs']}")
-    key_or_token: dict[str, str | None] = {"account_key": environment("AZURE_STORAGE_KEY") or environment("AZURE_STORAGE_ACCOUNT_KEY")}
-    if not key_or_token["account_key"]:
-        key_or_token = {"sas_token": environment("AZURE_STORAGE_SAS_TOKEN")}
-    return AzureFileSystem(account, **key_or_token), f"{container}/{key}"
+    if family != "gs":
+        return list(system.get_file_info(sorted(ArrowFSWrapper(system).glob(pattern))))
+    fixed = pattern[: _MAGIC.search(pattern).start()].rpartition("/")[0]  # type: ignore[union-attr]  # a glob has magic
+    matches = re.compile(glob_translate(pattern)).match
+    return [
+        info
+        for info in _within(system, family, fixed)
+        if any(matches(str(path)) for path in (PurePosixPath(info.path), *PurePosixPath(info.path).parents))
+    ]
 
 
 def _web(kind: str, rest: str, place: str) -> list[RemotePath]:
@@ -340,14 +178,27 @@ def _web(kind: str, rest: str, place: str) -> list[RemotePath]:
         bare = unquote(each.partition("?")[0])
         user = urlsplit(bare).netloc.rpartition("@")[0]
         bare = bare.replace(f"{user}@", "", 1) if user else bare
-        version = str(info.get("ETag") or info.get("Last-Modified") or "")
         parent = folders.setdefault(bare.rpartition("/")[0], RemoteFolder())
 
         def start(ranges: bool, each: str = each) -> BinaryIO:
             return cast(BinaryIO, system.open(each) if ranges else system.open(each, block_size=0))
 
-        found.append(RemotePath(bare, int(info["size"]), version, parent, start))
+        def look(each: str = each, listed: Mapping[str, Any] = info) -> tuple[int, str]:
+            try:
+                now = system.info(each)
+            except FileNotFoundError as error:  # fsspec's, whatever happened
+                if getattr(error.__cause__, "status", 0) in {404, 410}:
+                    raise
+                now = listed  # a signature that ran out while the file came says nothing about the file
+            return int(now.get("size") or 0), _web_version(now)
+
+        found.append(RemotePath(bare, int(info["size"]), _web_version(info), parent, start, look))
     return found
+
+
+def _web_version(info: Mapping[str, Any]) -> str:
+    """Return what a web server says of a file that is another when the file is."""
+    return str(info.get("ETag") or info.get("Last-Modified") or "")
 
 
 def _below(system: Any, folder: str, depth: int = 8) -> list[str]:
@@ -361,47 +212,3 @@ def _below(system: Any, folder: str, depth: int = 8) -> list[str]:
         elif depth:
             found += _below(system, link, depth - 1)
     return found
-
-
-#: The remote files that engines may read, as long as somebody holds them.
-_MOUNTED: weakref.WeakValueDictionary[str, RemotePath] = weakref.WeakValueDictionary()
-
-
-def is_remote(path: object) -> TypeGuard[RemotePath]:
-    """Tell an object of a store from a file of this machine: a ``SourceFile`` holds either as its path."""
-    return isinstance(path, RemotePath)
-
-
-def mounted(path: RemotePath) -> str:
-    """Return the name under which DuckDB finds a remote file once ``mount`` was called."""
-    name = f"{MOUNT}://{id(path)}"
-    _MOUNTED[name] = path
-    return name
-
-
-def mount(con: duckdb.DuckDBPyConnection) -> None:
-    """Let an engine read the files that ``mounted`` names, by ranges."""
-    import datetime as dt
-
-    from fsspec.spec import AbstractFileSystem
-
-    if con.filesystem_is_registered(MOUNT):
-        return
-
-    class Mount(AbstractFileSystem):  # type: ignore[misc]  # fsspec has no types
-        protocol = MOUNT
-        cachable = False
-
-        def open(self, path: str, _mode: str = "rb", **_: Any) -> BinaryIO:
-            return cast(BinaryIO, _Shared(_MOUNTED[path]))
-
-        def info(self, path: str, **_: Any) -> dict[str, Any]:
-            return {"name": path, "size": _MOUNTED[path].size, "type": "file"}
-
-        def glob(self, path: str, **_: Any) -> list[str]:
-            return [path]
-
-        def modified(self, _path: str) -> dt.datetime:
-            return dt.datetime.fromtimestamp(0, dt.UTC)
-
-    con.register_filesystem(Mount())

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import gzip
 import http.server
 import re
@@ -19,24 +18,14 @@ import pytest
 from ehrready import pipeline
 from ehrready.errors import UsageError
 from ehrready.pipeline import Options
-from tests.helpers.servers import listening
+from tests.helpers.servers import moto
 from tests.stores.store_helpers import PROJECT, command, profiled
 
 pytest.importorskip("fsspec", reason="needs ehrready[cloud]")
 pytest.importorskip("aiohttp", reason="needs ehrready[cloud]")
 
 LIVE = PROJECT / "sample_data" / "live"
-MOTO = PROJECT / ".venv-servers" / "bin" / "moto_server"
 SECRET = "not-a-real-secret"  # noqa: S105 - of a server that lives as long as the tests
-
-
-@contextlib.contextmanager
-def moto(**env: str) -> Iterator[str]:
-    """Run an object-store server; yields its URL."""
-    if not MOTO.exists():
-        pytest.skip("needs the object-store server: make servers")
-    with listening(lambda port: [str(MOTO), "-H", "127.0.0.1", "-p", str(port)], **env) as url:
-        yield url
 
 
 @pytest.fixture(scope="module")
