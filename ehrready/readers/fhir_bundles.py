@@ -51,24 +51,30 @@ def arrays(con: duckdb.DuckDBPyConnection, rows: pa.Table, text: str = "text") -
 
 def _open(con: duckdb.DuckDBPyConnection, rows: pa.Table, text: str, elements: str, kind: str) -> Opened:
     con.register("_rows", batched(rows, max(1, min(BATCH_ROWS, len(rows) * _BATCH_BYTES // max(rows.nbytes, 1)))))
-    con.execute(
-        "CREATE OR REPLACE TEMP TABLE opened AS SELECT record, list, CASE WHEN list IS NULL THEN "
-        f"CASE WHEN json_valid(text) THEN coalesce({kind}, 'NULL') ELSE 'broken' END ELSE 'ARRAY' END AS kind "
-        f"FROM (SELECT record, text, TRY({elements}) AS list FROM (SELECT record, {text} AS text FROM _rows))"
-    )
-    con.unregister("_rows")
-    kinds = con.execute("SELECT record, kind FROM opened ORDER BY record").fetchall()
+    source = f"(SELECT record, {text} AS text FROM _rows)"
     found = con.sql(
-        "SELECT record, i, e.url AS url, e.text AS text FROM (SELECT record, unnest(list) AS e, generate_subscripts(list, 1) AS i FROM opened)"
+        "SELECT record, i, e.url AS url, e.text AS text FROM (SELECT record, unnest(list) AS e, generate_subscripts(list, 1) AS i FROM "
+        f"(SELECT record, TRY({elements}) AS list FROM {source}))"
     ).to_arrow_table()
-    con.execute("DROP TABLE opened")
+    up = numbers(found.column("record")).astype(np.int64)
+    records = numbers(rows.column("record"))
+    kinds = dict.fromkeys(np.unique(up).tolist(), "ARRAY")
+    if without := np.setdiff1d(records, up).tolist():  # few: an empty list, none, something else, or no JSON at all
+        asked = ", ".join(map(str, without))
+        kinds |= dict(
+            con.execute(
+                f"SELECT record, CASE WHEN TRY({elements}) IS NOT NULL THEN 'ARRAY' WHEN json_valid(text) THEN coalesce({kind}, 'NULL') "
+                f"ELSE 'broken' END FROM {source} WHERE record IN ({asked})"
+            ).fetchall()
+        )
+    con.unregister("_rows")
     large = pa.large_string()
     table = pa.Table.from_arrays([found.column("url").cast(large), found.column("text").cast(large)], names=["url", "text"])
     return Opened(
         table,
-        numbers(found.column("record")).astype(np.int64),
+        up,
         numbers(found.column("i")).astype(np.int64),
-        [record for record, kind in kinds if kind in {"ARRAY", "NULL"}],
-        [record for record, kind in kinds if kind not in {"ARRAY", "NULL", "broken"}],
-        [record for record, kind in kinds if kind == "broken"],
+        [record for record, kind in sorted(kinds.items()) if kind in {"ARRAY", "NULL"}],
+        [record for record, kind in sorted(kinds.items()) if kind not in {"ARRAY", "NULL", "broken"}],
+        [record for record, kind in sorted(kinds.items()) if kind == "broken"],
     )
