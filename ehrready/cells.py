@@ -96,6 +96,11 @@ def mask(flag: str) -> int:
     return 1 << _BIT[flag]
 
 
+def standing(column: str) -> str:
+    """Return the SQL of a number that says what state a reference is in, and whether it points at anything (``REAL``)."""
+    return f"({_scalar(column)}) + CASE WHEN {REAL.format(column)} THEN {len(STATES)} ELSE 0 END"
+
+
 def has(flag: str) -> str:
     """Return the SQL of whether a combo has a flag."""
     return f"((combo >> {_BIT[flag]}) & 1) = 1"
@@ -230,7 +235,7 @@ def _places(con: duckdb.DuckDBPyConnection, naming: list[str], short: bool) -> b
 
 def _joined(key: str, known: bool) -> tuple[str, str]:
     """Return the SQL of a row's place and the joins that every scan makes."""
-    joins = f" LEFT JOIN person a ON t.patient_id = a.patient_id LEFT JOIN visit v ON t.{key} = v.id"
+    joins = f" LEFT JOIN person a ON t.patient_id = a.patient_id LEFT JOIN visit v ON {key} = v.id"
     if known:
         joins += " LEFT JOIN place s ON s.site = coalesce(t.site, v.site, a.site)"
     return ("s.place" if known else "NULL::INTEGER"), joins
@@ -238,8 +243,7 @@ def _joined(key: str, known: bool) -> tuple[str, str]:
 
 def _records(table: str, known: bool, several: bool, numbered: Sequence[Numbered]) -> str:
     """Return the SELECT of patient, place, month and combo of a table's records, and of their numbered concepts."""
-    key = "id" if table == "encounter" else "encounter_id"
-    place, joins = _joined(key, known)
+    place, joins = _joined("t.id" if table == "encounter" else "t.encounter_id", known)
     if several:
         joins += " LEFT JOIN known_pair k ON t.encounter_id = k.pair_visit AND t.patient_id = k.pair_patient"
     own = own_parts(table)
@@ -271,7 +275,7 @@ def _is_own(test: str) -> bool:
 
 def _components(known: bool, numbered: Sequence[Numbered]) -> str:
     """Return the same of components: their combos are of value, unit and numbered code alone, since they are results and no records."""
-    place, joins = _joined("encounter_id", known)
+    place, joins = _joined("t.encounter_id", known)
     digits = _digits("observation")
     parts = [*(f"{digits[element]} * {1 << shift(element)}" for element in DERIVED), *_states_of(numbered)]
     return (
@@ -397,7 +401,9 @@ def _concepts(con: duckdb.DuckDBPyConnection, counted: str, known: bool) -> None
     """Count the states of the coded elements: of the first concept of each record."""
     con.execute("CREATE TEMP TABLE coded_element (element VARCHAR, t INTEGER, unit BIGINT)")
     con.executemany("INSERT INTO coded_element VALUES (?, ?, ?)", [[e, NUMBER[table_of(e)], 1 << shift(e)] for e in CODED])
-    place, joins = _joined("encounter_id", known)
+    place, joins = _joined("coalesce(o.id, t.encounter_id)" if known else "t.encounter_id", known)
+    if known:  # what an encounter says of itself is where the encounter is
+        joins = f" LEFT JOIN (SELECT record, id FROM encounter) o ON t.record = o.record AND starts_with(t.element, 'encounter.'){joins}"
     con.execute(
         f"INSERT INTO {counted} SELECT t, p, place, m, digit * unit, count(*) FROM (SELECT c.t, c.unit, a.p, {place} AS place, {MONTH.format('t.at')} AS m, "
         f"{concept_digit()} AS digit FROM concept t JOIN coded_element c ON t.element = c.element{joins} WHERE {COUNTED.replace('element', 't.element')}) "

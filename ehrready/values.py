@@ -198,7 +198,7 @@ def _cells(con: duckdb.DuckDBPyConnection) -> None:
     typed, comparator = len(SENTINELS) + 2, len(SENTINELS) + 1
     told = "".join(f" WHEN {place} THEN 'number={value:.9g}'" for place, value in enumerate(SENTINELS, 1))
     con.execute(
-        f"CREATE TEMP TABLE numeral AS SELECT x, p, clocked, h, sign(v)::TINYINT AS sign, c::SMALLINT AS c, coalesce(b - {COARSE} * c + {COARSE - 1}, 0)::TINYINT AS i "
+        f"CREATE TEMP TABLE numeral AS SELECT x, p, clocked, h, sign(v)::TINYINT AS sign, c::INTEGER AS c, coalesce(b - {COARSE} * c + {COARSE - 1}, 0)::TINYINT AS i "
         f"FROM (SELECT *, coalesce(ceil(b / {COARSE}.0)::INTEGER, 0) AS c FROM (SELECT p, h, v, clock IS NOT NULL AS clocked, "
         f"((k * {typed} + CASE WHEN v IS NULL THEN {comparator} ELSE s END) * 2 + coalesce(v < low OR v > high, false)::INTEGER)::INTEGER AS x, "
         f"CASE WHEN v <> 0 THEN ceil(ln(abs(v)) / ln({GAMMA}))::INTEGER END AS b "

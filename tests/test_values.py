@@ -14,9 +14,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import ehrready
-from ehrready import values
+from ehrready import pipeline, values
 from ehrready.engines.duckdb import MACROS
 from ehrready.histograms import GAMMA, PARSES, bounds, bucket_of, coarse_of, histograms, is_coarse, middle
+from ehrready.options import Options
 from ehrready.privacy import hide_profile
 from ehrready.profile import Frame, Profile
 from ehrready.suppression import SMALLEST, small
@@ -262,3 +263,20 @@ def test_saved_profiles_of_a_hospital_hold_no_small_bucket_and_no_typed_unit(tmp
     assert b"ZQXCANARY" not in saved.to_json() + exact.to_json()
     assert histograms(saved)["loinc", GLUCOSE, "mg/dL"] is not None or any(k[3] == "?hidden" for k in saved.frames["values"])
     assert not any(small(v) for row in saved.frames["values"].values() for v in row)
+
+
+def test_the_largest_and_the_smallest_numbers_have_a_bucket(tmp_path: Path) -> None:
+    lines = [
+        {
+            "resourceType": "Observation",
+            "id": str(i),
+            "subject": {"reference": "Patient/p"},
+            "code": {"coding": [{"system": "http://loinc.org", "code": GLUCOSE}]},
+            "valueQuantity": {"value": value, "unit": "mg/dL"},
+        }
+        for i, value in enumerate((1.7e308, -1e300, 5e-324, 1.0))
+    ]
+    (tmp_path / "export.ndjson").write_bytes(b"".join(orjson.dumps(line) + b"\n" for line in lines))
+    profile, _, _ = pipeline.read_profile([str(tmp_path)], Options(internal=True))
+    coarse = [key for key in profile.frames["values"] if is_coarse(key[3])]
+    assert sum(row[0] or 0 for key, row in profile.frames["values"].items() if not is_coarse(key[3])) == len(coarse) == 4

@@ -147,7 +147,7 @@ class FhirReader:
     def finish(self, con: duckdb.DuckDBPyConnection) -> None:
         """Resolve what needs all files."""
         fhir_resolve.medications(con, self._wording if self.shared else None)
-        fhir_resolve.resolve(con, () if self.shared else ("concept", "coding"))
+        fhir_resolve.resolve(con, () if self.shared else ("concept", "coding"), mapping() if self.shared else ())
         if self.shared:
             concepts.share(con, layout(mapping()))
         if self.sample is not None:  # parts that were read apart have a sample each

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import duckdb
 
+from ehrready import cells
 from ehrready.engines.duckdb import quote
 from ehrready.readers.fhir_concepts import CODING_COLUMNS, COUNT, TEXT, Wording
 from ehrready.tables import TABLES
@@ -51,18 +52,26 @@ def medications(con: duckdb.DuckDBPyConnection, wording: Wording | None = None) 
     )
 
 
-def resolve(con: duckdb.DuckDBPyConnection, rows: Sequence[str] = ("concept", "coding")) -> None:
+def resolve(con: duckdb.DuckDBPyConnection, rows: Sequence[str] = ("concept", "coding"), words: Collection[str] = ()) -> None:
     """Replace Bundle URLs by ids and leave test patients out; plain SQL, which runs on Spark, too.
 
-    ``rows`` are the tables of a row per concept and per coding, none where these are numbers in their record.
+    ``rows`` are the tables of a row per concept and per coding, none where these are numbers in their record; ``words`` are the tables
+    whose records have their states as a number: it is made anew where an id is not what its URL was (``NA``, a search).
     """
     if con.execute("SELECT 1 FROM alias LIMIT 1").fetchone():
         con.execute("CREATE TEMP TABLE alias_of AS SELECT url, min(id) id FROM alias GROUP BY url HAVING count(DISTINCT id) = 1")
+        if words:
+            con.execute(
+                f"CREATE OR REPLACE TEMP TABLE alias_of AS SELECT *, ({cells.standing('url')}) = ({cells.standing('id')}) AS alike FROM alias_of"
+            )
         for table in [*TABLES, "component", *rows, "defect"]:
             for column in ("patient_id", "encounter_id"):
                 if table == "defect" and column == "encounter_id":
                     continue
-                con.execute(f'UPDATE "{table}" SET {column} = alias_of.id FROM alias_of WHERE "{table}".{column} = alias_of.url')
+                word = ", word = CASE WHEN alias_of.alike THEN word END" if table in words else ""
+                con.execute(f'UPDATE "{table}" SET {column} = alias_of.id{word} FROM alias_of WHERE "{table}".{column} = alias_of.url')
+        for table in words:
+            con.execute(f'UPDATE "{table}" AS t SET word = {" + ".join(cells.own_parts(table))} WHERE word IS NULL')
     if con.execute("SELECT 1 FROM patient WHERE excluded = 'test-patient' LIMIT 1").fetchone():
         tests = "(SELECT patient_id FROM patient WHERE excluded = 'test-patient')"
         for table in [*TABLES, "component"]:

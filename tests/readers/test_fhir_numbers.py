@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from ehrready import pipeline
 from ehrready.engines.duckdb import open_engine
 from ehrready.options import Options
+from ehrready.profile import Profile
 from ehrready.readers import blocks, fhir, fhir_leaves, fhir_sql
 from ehrready.readers.base import Ended, Read, Rejected, SourceFile
 from ehrready.readers.fhir import FhirReader
@@ -140,6 +141,49 @@ def test_a_profile_counts_the_same_whether_concepts_are_numbers_or_rows(
     monkeypatch.setattr(fhir_leaves, "FEW", 10**9)
     long, _, _ = pipeline.read_profile([str(folder)], Options(internal=True), also=lambda _: None)  # who looks at the tables sees rows
     assert short.to_json() == long.to_json()
+
+
+def _both_ways(folder: Path, resources: list[tuple[str, dict[str, Any]]]) -> Profile:
+    """Return the profile of a Bundle of (fullUrl, resource), the same bytes both ways."""
+    entries = [{"fullUrl": url, "resource": resource} for url, resource in resources]
+    (folder / "bundle.json").write_bytes(orjson.dumps({"resourceType": "Bundle", "type": "collection", "entry": entries}))
+    short, _, _ = pipeline.read_profile([str(folder)], Options(internal=True))
+    long, _, _ = pipeline.read_profile([str(folder)], Options(internal=True), also=lambda _: None)
+    assert short.to_json() == long.to_json()
+    return short
+
+
+@pytest.mark.parametrize(
+    ("url", "id_", "counts"),
+    [
+        ("https://x.org/Patient?identifier=1", "p1", True),
+        ("urn:uuid:1", "p1", True),
+        ("urn:uuid:1", "NA", False),
+        ("urn:uuid:1", "#p", True),
+    ],
+)
+def test_states_are_those_of_the_id_that_a_url_stands_for(tmp_path: Path, url: str, id_: str, counts: bool) -> None:
+    condition = {"resourceType": "Condition", "id": "c", "subject": {"reference": url}}
+    found = _both_ways(tmp_path, [(url, {"resourceType": "Patient", "id": id_}), ("urn:uuid:9", condition)]).frames
+    assert found["relations"]["condition.patient_id", "unresolved"] == (0, int(id_ != "#p"), 0)
+    assert (("condition.patient_id", "all", "", "present") in found["states"]) == counts
+
+
+def test_what_an_encounter_says_of_itself_is_where_the_encounter_is(tmp_path: Path) -> None:
+    """Two with one id, of which the second does not say where: class and record are of the first one's site in either way."""
+    coded: dict[str, Any] = {
+        "resourceType": "Encounter",
+        "id": "e",
+        "class": {"system": "x", "code": "AMB"},
+        "subject": {"reference": "Patient/p"},
+    }
+    resources: list[dict[str, Any]] = [
+        {**coded, "serviceProvider": {"reference": "Organization/far"}},
+        coded,
+        {"resourceType": "Patient", "id": "p"},
+    ]
+    states = _both_ways(tmp_path, [(f"urn:uuid:{i}", resource) for i, resource in enumerate(resources)]).frames["states"]
+    assert states["encounter.class", "site", "far", "*"][0] == states["encounter.status", "site", "far", "*"][0] == 2
 
 
 def _forms() -> Iterator[Any]:
