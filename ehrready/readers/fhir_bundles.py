@@ -45,7 +45,7 @@ def entries(con: duckdb.DuckDBPyConnection, rows: pa.Table, text: str = "text") 
 
 def arrays(con: duckdb.DuckDBPyConnection, rows: pa.Table, text: str = "text") -> Opened:
     """Return the elements of the arrays in ``rows`` (record, text); ``text`` is the SQL of an array."""
-    elements = "list_transform(from_json(text, '[\"JSON\"]'), lambda e: {'url': NULL::VARCHAR, 'text': e::VARCHAR})"
+    elements = "list_transform(from_json(text, '[\"JSON\"]'), lambda e: {'url': NULL::VARCHAR, 'text': coalesce(e::VARCHAR, 'null')})"
     return _open(con, rows, text, elements, "'ARRAY'")
 
 

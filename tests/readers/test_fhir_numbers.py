@@ -186,6 +186,15 @@ def test_what_an_encounter_says_of_itself_is_where_the_encounter_is(tmp_path: Pa
     assert states["encounter.class", "site", "far", "*"][0] == states["encounter.status", "site", "far", "*"][0] == 2
 
 
+@pytest.mark.parametrize("first", [True, False])
+def test_a_null_among_resources_is_no_object_and_no_reason_to_lose_the_others(tmp_path: Path, first: bool) -> None:
+    resources = [None, {"resourceType": "Patient", "id": "p"}, {"resourceType": "Foo"}]
+    (tmp_path / "a.json").write_bytes(orjson.dumps(resources if first else resources[::-1]))
+    _, ledger, _ = pipeline.read_profile([str(tmp_path)], Options(internal=True))
+    (row,) = ledger.rows()
+    assert (row["status"], row["read"], row["profiled"], row["reasons"]) == ("read", 3, 2, {"not-an-object": 1})
+
+
 def _forms() -> Iterator[Any]:
     for table, entry in mapping().items():
         for kind in entry["types"]:
