@@ -295,9 +295,10 @@ def _states_of(numbered: Sequence[Numbered]) -> list[str]:
 def _count(con: duckdb.DuckDBPyConnection, counted: str, rows: Mapping[str, str], numbered: Mapping[str, Sequence[Numbered]]) -> None:
     """Count rows by patient, place, month and combo; where concepts are numbers the rows stay, as ``row_of``, for the codings."""
     of = {table: NUMBER["observation" if table == "component" else table] for table in rows}
-    if numbered:  # all tables at once: the engine works on several of them side by side
-        union = " UNION ALL ".join(f"SELECT {of[table]} AS t, * FROM ({sql})" for table, sql in rows.items())
-        con.execute(f"CREATE TEMP TABLE row_of AS {union}")
+    if numbered:
+        for i, (table, sql) in enumerate(rows.items()):  # one by one: the joins of all tables at once want several times the memory
+            row = f"SELECT {of[table]} AS t, * FROM ({sql})"
+            con.execute(f"INSERT INTO row_of {row}" if i else f"CREATE TEMP TABLE row_of AS {row}")
         con.execute(
             f"INSERT INTO {counted} SELECT t, p, place, m, combo, count(*) FROM row_of WHERE combo > 0 GROUP BY t, p, place, m, combo"
         )

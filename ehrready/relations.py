@@ -7,7 +7,7 @@ patient (docs/checks.md, conventions).  An element whose table or target was not
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ehrready import narrow
 from ehrready.engines.duckdb import quote
@@ -16,6 +16,10 @@ from ehrready.valuesets import VALUE_SETS
 
 if TYPE_CHECKING:
     import duckdb
+
+
+#: Results whose duplicates are looked for in one statement.
+AT_ONCE = 2_000_000
 
 
 def measure(con: duckdb.DuckDBPyConnection, frames: dict[str, Frame], tables: Sequence[str]) -> None:
@@ -59,12 +63,23 @@ def _identities(con: duckdb.DuckDBPyConnection, frame: Frame, tables: Sequence[s
             f"(SELECT * FROM {narrow.of('observation')} JOIN narrow_detail USING (record))",
         )
     timed = "clock IS NOT NULL AND v IS NOT NULL AND p IS NOT NULL"
+    # few are there twice: they are looked for by one number first, which has the code where it is at hand
+    if "observation" in short:
+        number = "hash(p, clock, v)"
+        con.execute(
+            f"CREATE TEMP TABLE alike AS SELECT record FROM {told} WHERE {timed} AND {number} IN (SELECT {number} h FROM {told} WHERE {timed} "
+            "GROUP BY h HAVING count(*) > 1);"
+            f"CREATE TEMP TABLE same AS SELECT p, r, clock, v FROM reading JOIN alike USING (record) WHERE {timed} AND r > 0 GROUP BY ALL HAVING count(*) > 1"
+        )
+    else:
+        timed, number = f"{timed} AND r > 0", "hash(p, r, clock, v)"
+        for part, among in enumerate(_parts(con)):
+            groups = f"SELECT h FROM (SELECT {number} AS h FROM {told} WHERE {timed}){among} GROUP BY h HAVING count(*) > 1"
+            con.execute(f"INSERT INTO alike {groups}" if part else f"CREATE TEMP TABLE alike AS {groups}")
+        con.execute(
+            f"CREATE TEMP TABLE same AS SELECT p, r, clock, v FROM {told} WHERE {timed} AND {number} IN (SELECT h FROM alike) GROUP BY ALL HAVING count(*) > 1"
+        )
     con.execute(
-        # few are there twice: they are looked for by one number first
-        f"CREATE TEMP TABLE alike AS SELECT record FROM {told} WHERE {timed} AND hash(p, clock, v) IN (SELECT hash(p, clock, v) h FROM {told} WHERE {timed} "
-        "GROUP BY h HAVING count(*) > 1);"
-        f"CREATE TEMP TABLE same AS SELECT p, r, clock, v FROM reading JOIN alike USING (record) WHERE {timed} AND r > 0 GROUP BY ALL "
-        "HAVING count(*) > 1;"
         # a copy under the same id is a duplicate-id and counted there
         f"CREATE TEMP TABLE copies AS SELECT s.p, s.r, s.clock, s.v, {own}, o.unit, o.unit_code, o.range_low, o.range_high, "
         f"count(DISTINCT coalesce(o.{kind} || ' ' || o.id, o.record::VARCHAR)) c FROM same s JOIN reading g USING (p, r, clock, v) JOIN {rows} o "
@@ -78,6 +93,17 @@ def _identities(con: duckdb.DuckDBPyConnection, frame: Frame, tables: Sequence[s
     ).fetchone() or (0, 0)
     frame["observation.code", "duplicate-record"] = (int(row[1]), int(row[0]), int(row[2]))
     frame["observation.code", "near-duplicate"] = (int(near[0]), int(row[0]), int(near[1]))
+
+
+def _parts(con: Any) -> list[str]:
+    """Return conditions on a hash that divide the results into parts: the groups of all of them at once may want more memory than there is."""
+    import duckdb
+
+    if not isinstance(con, duckdb.DuckDBPyConnection):
+        return [""]  # another engine has other means, and other hashes
+    results = con.execute("SELECT count(*) FROM reading").fetchone() or (0,)
+    parts = int(results[0]) // AT_ONCE + 1
+    return [f" WHERE h % {parts} = {part}" for part in range(parts)] if parts > 1 else [""]
 
 
 def _visits(con: duckdb.DuckDBPyConnection, frame: Frame, tables: Sequence[str]) -> None:

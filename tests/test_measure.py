@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 
 import duckdb
+import orjson
 import pytest
 
 from ehrready import cells, narrow, resources
@@ -189,3 +190,23 @@ def test_what_numbers_cannot_say_is_read_as_text(omop: Path, tmp_path: Path, cha
     long = read_profile([str(tmp_path)], Options(internal=True), also=lambda con: None)[0]
     assert read_profile([str(tmp_path)], Options(internal=True))[0].to_json() == long.to_json()
     assert long.total("read") == long.total("profiled") > 0
+
+
+def test_duplicates_are_looked_for_in_parts_of_the_results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from ehrready import relations
+
+    lines = [
+        {
+            "resourceType": "Observation", "id": f"o{i}", "status": "final", "subject": {"reference": f"Patient/p{i % 7}"},
+            "effectiveDateTime": f"2024-03-05T10:{i % 5:02d}:30", "valueQuantity": {"value": i % 3, "unit": "mg/dL"},
+            "code": {"coding": [{"system": "http://loinc.org", "code": "2345-7"}]},
+        }
+        for i in range(400)
+    ]  # fmt: skip
+    (tmp_path / "export.ndjson").write_bytes(b"".join(orjson.dumps(line) + b"\n" for line in lines))
+    whole, _, _ = read_profile([str(tmp_path)], Options(internal=True))
+    n, of, _ = whole.frames["relations"]["observation.code", "duplicate-record"]
+    assert (n, of) == (400 - 7 * 5 * 3, 400)
+    monkeypatch.setattr(relations, "AT_ONCE", 30)
+    parts, _, _ = read_profile([str(tmp_path)], Options(internal=True))
+    assert parts.to_json() == whole.to_json()
