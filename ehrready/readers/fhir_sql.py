@@ -146,6 +146,8 @@ def write(con: duckdb.DuckDBPyConnection, parsed: Parsed, rows: pa.Table, wordin
     for statement in parsed.wrong:
         con.execute(statement)
     con.unregister("typed")
+    if parsed.wrong:
+        con.unregister("_rows")
 
 
 def drugs(con: duckdb.DuckDBPyConnection, rows: pa.Table) -> list[int]:
