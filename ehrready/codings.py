@@ -19,7 +19,7 @@ from ehrready import concepts, currency, narrow
 from ehrready.cells import LATE, NUMBER, STRICT_MONTH
 from ehrready.engines.duckdb import quote
 from ehrready.profile import Frame
-from ehrready.readers.blocks import integers, strings
+from ehrready.readers.arrays import integers, strings
 from ehrready.tables import CODED
 from ehrready.terminology import grammar, systems
 

@@ -16,7 +16,7 @@ import pyarrow as pa
 from ehrready.cells import month_text
 from ehrready.engines.duckdb import quote
 from ehrready.profile import Frame
-from ehrready.readers.blocks import integers, strings
+from ehrready.readers.arrays import integers, strings
 
 if TYPE_CHECKING:
     import duckdb

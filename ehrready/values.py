@@ -16,7 +16,7 @@ from ehrready import analytes, narrow, units
 from ehrready.engines.duckdb import quote
 from ehrready.histograms import COARSE, GAMMA, PARSES
 from ehrready.profile import Frame
-from ehrready.readers.blocks import integers, strings
+from ehrready.readers.arrays import integers, strings
 from ehrready.tables import CODED
 
 if TYPE_CHECKING:

@@ -12,12 +12,13 @@ import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO, cast
+from typing import BinaryIO, cast
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from ehrready.readers.arrays import BATCH_ROWS, integers, strings
 from ehrready.readers.base import Ended, Read, Rejected, SourceFile
 from ehrready.readers.json_depth import too_deep
 from ehrready.readers.json_stream import BadDocument, Cutter
@@ -26,8 +27,6 @@ from ehrready.readers.json_stream import BadDocument, Cutter
 BLOCK_BYTES = 32 * 1024 * 1024
 #: Decompressed bytes a reader is shown to recognise a file by.
 HEAD_BYTES = 65536
-#: Rows per Arrow batch: DuckDB scans the batches of a table in parallel.
-BATCH_ROWS = 8192
 #: Parts of a block that are left as they are; many small ones are made one.
 MOST_PARTS = 16
 #: A compressed file may expand at most this much (measured: NDJSON of Synthea 12-20, of repeats 200).
@@ -41,9 +40,6 @@ LONGEST_DOCUMENT = 1024 * 1024 * 1024
 _BOM = b"\xef\xbb\xbf"
 #: What reading a damaged compressed stream raises.
 STREAM_ERRORS = (OSError, EOFError, zlib.error, ValueError)
-
-
-Integers = np.typing.NDArray[np.int64]
 
 
 class TooLarge(ValueError):
@@ -200,44 +196,6 @@ def head(path: Path, size: int = HEAD_BYTES) -> bytes:
             return stream.read(size)
         except STREAM_ERRORS:
             return b""
-
-
-def batched(table: pa.Table, rows: int = BATCH_ROWS) -> pa.Table:
-    """Return a table in batches of so many rows: what DuckDB scans in parallel."""
-    return pa.Table.from_batches(table.to_batches(max_chunksize=rows), table.schema)
-
-
-def truths(values: np.typing.NDArray[np.bool_]) -> pa.Array:
-    """Return a boolean Arrow array over a NumPy one, without ``pyarrow.array`` (see ``integers``)."""
-    return pa.Array.from_buffers(pa.bool_(), len(values), [None, pa.py_buffer(np.packbits(values, bitorder="little"))])
-
-
-def bits(values: pa.Array) -> np.typing.NDArray[np.bool_]:
-    """Return the NumPy array of a boolean Arrow array without nulls."""
-    packed = np.frombuffer(values.buffers()[1] or b"", np.uint8)
-    return np.unpackbits(packed, count=values.offset + len(values), bitorder="little")[values.offset :].astype(np.bool_)
-
-
-def integers(values: np.typing.NDArray[np.int64]) -> pa.Array:
-    """Return an int64 Arrow array over a NumPy one (``pyarrow.array`` would import pandas: a second)."""
-    values = np.ascontiguousarray(values, dtype=np.int64)
-    return pa.Array.from_buffers(pa.int64(), len(values), [None, pa.py_buffer(values)])
-
-
-def numbers(column: pa.Array | pa.ChunkedArray) -> np.typing.NDArray[Any]:
-    """Return the NumPy array of a column of whole numbers without nulls, without ``to_numpy`` (see ``integers``)."""
-    parts = []
-    for chunk in column.chunks if isinstance(column, pa.ChunkedArray) else [column]:
-        values = np.frombuffer(chunk.buffers()[1] or b"", np.dtype(f"i{column.type.byte_width}"))
-        parts.append(values[chunk.offset : chunk.offset + len(chunk)])
-    return parts[0] if len(parts) == 1 else np.concatenate(parts or [np.zeros(0, np.int64)])
-
-
-def strings(values: Sequence[bytes | memoryview]) -> pa.Array:
-    """Return a large_binary Arrow array of byte strings, without ``pyarrow.array`` (see ``integers``)."""
-    ends = np.cumsum([0, *map(len, values)], dtype=np.int64)
-    data = values[0] if len(values) == 1 else b"".join(values)
-    return pa.Array.from_buffers(pa.large_binary(), len(values), [None, pa.py_buffer(ends), pa.py_buffer(data)])
 
 
 class Blocks:

@@ -24,20 +24,9 @@ from ehrready.engines.duckdb import memory_of, quote
 from ehrready.readers import blocks as blocks_of
 from ehrready.readers import fhir_bundles, fhir_resolve, fhir_sql
 from ehrready.readers.ahead import Behind, ahead
+from ehrready.readers.arrays import Integers, integers, numbers, strings, truths
 from ehrready.readers.base import Ended, Event, Read, Rejected, SourceFile
-from ehrready.readers.blocks import (
-    BLOCK_BYTES,
-    HEAD_BYTES,
-    STREAM_ERRORS,
-    Blocks,
-    Elements,
-    Integers,
-    integers,
-    numbers,
-    open_stream,
-    strings,
-    truths,
-)
+from ehrready.readers.blocks import BLOCK_BYTES, HEAD_BYTES, STREAM_ERRORS, Blocks, Elements, open_stream
 from ehrready.readers.fhir_concepts import Wording, layout
 from ehrready.readers.fhir_look import Facts, are_odd, extracted, mapping, scan
 from ehrready.readers.json_depth import too_deep

@@ -8,7 +8,7 @@ import duckdb
 import numpy as np
 import pyarrow as pa
 
-from ehrready.readers.blocks import BATCH_ROWS, Integers, batched, numbers
+from ehrready.readers.arrays import BATCH_ROWS, Integers, batched, numbers
 
 #: Documents are large: DuckDB gets them in batches of so many bytes, to use all threads.
 _BATCH_BYTES = 1024 * 1024

@@ -14,7 +14,7 @@ import pyarrow as pa
 
 from ehrready.concepts import Numbered
 from ehrready.engines.duckdb import quote
-from ehrready.readers.blocks import batched, integers, strings, truths
+from ehrready.readers.arrays import batched, integers, strings, truths
 
 if TYPE_CHECKING:
     import duckdb

@@ -17,7 +17,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ehrready.readers.blocks import Integers, batched, integers, numbers
+from ehrready.readers.arrays import Integers, batched, integers, numbers
 
 #: Rows up to which a block is computed row by row: finding the different values is not worth it.
 FEW = 2048

@@ -18,7 +18,7 @@ import pyarrow.compute as pc
 
 from ehrready import resources
 from ehrready.engines.duckdb import quote
-from ehrready.readers.blocks import BATCH_ROWS, Integers, batched, bits, integers, numbers
+from ehrready.readers.arrays import BATCH_ROWS, Integers, batched, bits, integers, numbers
 from ehrready.readers.json_depth import MAX_DEPTH
 
 _OPENING = re.compile(r'\{"resourceType":"([A-Za-z]+)"')

@@ -22,7 +22,7 @@ import pyarrow.compute as pc
 from ehrready import cells, concepts
 from ehrready.engines.duckdb import quote
 from ehrready.readers import fhir_values
-from ehrready.readers.blocks import Integers, batched, integers, strings
+from ehrready.readers.arrays import Integers, batched, integers, strings
 from ehrready.readers.fhir_concepts import CODING, CONCEPT, TIMES, Element, Wording, layout, nulls, wrong_types
 from ehrready.readers.fhir_leaves import Columns, Leaves, Told, side_by_side, tell
 from ehrready.tables import TABLES

@@ -21,8 +21,9 @@ import pyarrow as pa
 
 from ehrready.readers import hl7v2_mapping, hl7v2_split, hl7v2_sql
 from ehrready.readers.ahead import ahead
+from ehrready.readers.arrays import BATCH_ROWS, integers
 from ehrready.readers.base import Ended, Event, Read, Rejected, SourceFile
-from ehrready.readers.blocks import BATCH_ROWS, BLOCK_BYTES, STREAM_ERRORS, consumed, integers, open_part
+from ehrready.readers.blocks import BLOCK_BYTES, STREAM_ERRORS, consumed, open_part
 from ehrready.readers.hl7v2_mapping import mapping
 from ehrready.readers.hl7v2_sql import PLACE_BITS
 from ehrready.tables import ENTRY_BIT, POSITION_BITS

@@ -18,7 +18,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ehrready.readers.blocks import integers, strings
+from ehrready.readers.arrays import integers, strings
 
 Integers = np.typing.NDArray[np.int64]
 

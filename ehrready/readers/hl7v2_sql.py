@@ -14,7 +14,7 @@ import duckdb
 import pyarrow as pa
 
 from ehrready.engines.duckdb import quote
-from ehrready.readers.blocks import batched
+from ehrready.readers.arrays import batched
 from ehrready.readers.hl7v2_mapping import CONTEXT, Place, alternatives, places, scalars, sources, used
 from ehrready.readers.hl7v2_split import ESCAPED
 from ehrready.tables import ALL, POSITION_BITS

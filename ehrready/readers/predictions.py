@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     import duckdb
     import pyarrow as pa
 
-    from ehrready.readers.blocks import Integers
+    from ehrready.readers.arrays import Integers
 
 #: What a column may be called where the contract does not say it; the output's own name stands before those of score, class and
 #: text, the label's before those of label.

@@ -150,7 +150,7 @@ def save(table: ReleaseTable, path: Path) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    from ehrready.readers.blocks import strings
+    from ehrready.readers.arrays import strings
 
     def texts(values: Sequence[str]) -> pa.Array:
         return strings([value.encode() for value in values]).cast(pa.string())

@@ -1,0 +1,52 @@
+"""Arrow arrays over NumPy ones and back, without what would import pandas (a second)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+#: Rows per Arrow batch: DuckDB scans the batches of a table in parallel.
+BATCH_ROWS = 8192
+
+Integers = np.typing.NDArray[np.int64]
+
+
+def batched(table: pa.Table, rows: int = BATCH_ROWS) -> pa.Table:
+    """Return a table in batches of so many rows: what DuckDB scans in parallel."""
+    return pa.Table.from_batches(table.to_batches(max_chunksize=rows), table.schema)
+
+
+def truths(values: np.typing.NDArray[np.bool_]) -> pa.Array:
+    """Return a boolean Arrow array over a NumPy one, without ``pyarrow.array`` (see ``integers``)."""
+    return pa.Array.from_buffers(pa.bool_(), len(values), [None, pa.py_buffer(np.packbits(values, bitorder="little"))])
+
+
+def bits(values: pa.Array) -> np.typing.NDArray[np.bool_]:
+    """Return the NumPy array of a boolean Arrow array without nulls."""
+    packed = np.frombuffer(values.buffers()[1] or b"", np.uint8)
+    return np.unpackbits(packed, count=values.offset + len(values), bitorder="little")[values.offset :].astype(np.bool_)
+
+
+def integers(values: np.typing.NDArray[np.int64]) -> pa.Array:
+    """Return an int64 Arrow array over a NumPy one (``pyarrow.array`` would import pandas: a second)."""
+    values = np.ascontiguousarray(values, dtype=np.int64)
+    return pa.Array.from_buffers(pa.int64(), len(values), [None, pa.py_buffer(values)])
+
+
+def numbers(column: pa.Array | pa.ChunkedArray) -> np.typing.NDArray[Any]:
+    """Return the NumPy array of a column of whole numbers without nulls, without ``to_numpy`` (see ``integers``)."""
+    parts = []
+    for chunk in column.chunks if isinstance(column, pa.ChunkedArray) else [column]:
+        values = np.frombuffer(chunk.buffers()[1] or b"", np.dtype(f"i{column.type.byte_width}"))
+        parts.append(values[chunk.offset : chunk.offset + len(chunk)])
+    return parts[0] if len(parts) == 1 else np.concatenate(parts or [np.zeros(0, np.int64)])
+
+
+def strings(values: Sequence[bytes | memoryview]) -> pa.Array:
+    """Return a large_binary Arrow array of byte strings, without ``pyarrow.array`` (see ``integers``)."""
+    ends = np.cumsum([0, *map(len, values)], dtype=np.int64)
+    data = values[0] if len(values) == 1 else b"".join(values)
+    return pa.Array.from_buffers(pa.large_binary(), len(values), [None, pa.py_buffer(ends), pa.py_buffer(data)])
