@@ -37,8 +37,8 @@ COLUMNS = frozenset(
     }
 )
 
-#: Columns of a narrow table (``""``: of the type that they are found in), and what some have besides: ``src`` is the number of the rule a
-#: row comes from, ``used`` when an encounter's codes were chosen, ``clock`` a time that has a time of day, ``kind`` the kind of a value
+#: Columns of a narrow table (``""``: of the type that they are found in), and what some have besides: ``src`` is the number of the source table
+#: a row comes from, whose ids are its own, ``used`` when an encounter's codes were chosen, ``clock`` a time that has a time of day, ``kind`` the kind of a value
 #: and ``t`` its text, ``ucum`` the concept of its unit where UCUM has it, else ``u`` the unit's text.
 _ROW = {
     "src": "UTINYINT", "record": "BIGINT", "p": "", "e": "", "id": "", "m": "INTEGER", "day": "DATE", "digits": "BIGINT",
@@ -86,7 +86,8 @@ def make(rows: Mapping[str, Sequence[Rows]], results: Mapping[str, str]) -> list
             places["observation.code"] = CODINGS
         codes = [code(element, place) for element, n in places.items() for place in range(n)]
         columns = _ROW | _MORE.get(table, {}) | dict.fromkeys(codes, "")
-        selects = [one.select(table, number, columns, results) for number, one in enumerate(rows.get(table, ()))]
+        kinds = list(dict.fromkeys(one.kind for one in rows.get(table, ())))
+        selects = [one.select(table, kinds.index(one.kind), columns, results) for one in rows.get(table, ())]
         made.append(f"CREATE TEMP TABLE {of(table)} AS {' UNION ALL '.join(selects or [_nothing(columns)])}")
         for element, n in places.items():
             named = [code(element, place) for place in range(n)]
@@ -135,19 +136,21 @@ def there(con: Any) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Rows:
-    """Rows of one file for a narrow table: SQL by name, the FROM of it, and per element the SQL of its codings, NULL where a row lacks one.
+    """Rows of files for a narrow table: SQL by name, the FROM of it, and per element the SQL of its codings, NULL where a row lacks one.
 
+    ``kind`` is the source table: a table may be several files of different columns.
     ``values`` has ``record p e id at clocked end end_clocked concepts`` (the digits of the concepts) and what ``_MORE`` is made of.
     """
 
     values: Mapping[str, str]
     codes: Mapping[str, Sequence[str]]
     source: str
+    kind: str
 
     def select(self, table: str, number: int, columns: Mapping[str, str], results: Mapping[str, str]) -> str:
-        """Return the SELECT of the columns of a narrow table; ``number`` tells the rows from those of other rules."""
+        """Return the SELECT of the columns of a narrow table; ``number`` tells the rows from those of other source tables."""
         codes = {code(element, place): sql for element, found in self.codes.items() for place, sql in enumerate(found)}
-        made = {"src": str(number), "m": month('"at"'), "day": '"at"::DATE', "digits": self._digits(table)}
+        made = {"src": str(number), "m": self._month(table), "day": '"at"::DATE', "digits": self._digits(table)}
         if table == "encounter":
             coded = 'coalesce("end", "at")'
             made["used"] = f"CASE WHEN {coded} IS NOT NULL THEN {month(coded)} END"
@@ -165,6 +168,13 @@ class Rows:
     def detail(self) -> str:
         """Return the SELECT of the details of results."""
         return f"SELECT {', '.join(f'({self.values[name]})::{kind} AS {name}' for name, kind in DETAIL.items())} {self.source}"
+
+    @staticmethod
+    def _month(table: str) -> str:
+        """Return the SQL of a row's month, 0 where an end is of a year that numbers cannot say (``outside``; an encounter's is ``used``)."""
+        start = month('"at"')
+        within = "\"end\" BETWEEN '1000-01-01' AND '9999-12-31 23:59:59'"
+        return f'CASE WHEN "end" IS NULL OR {within} THEN {start} ELSE 0 END' if table in cells.ENDED else start
 
     def _digits(self, table: str) -> str:
         """Return the SQL of the digits and of the flags that need no other table: those of a usual record, and what is unlike them."""

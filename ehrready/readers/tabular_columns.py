@@ -36,6 +36,11 @@ def is_clock(column: Column) -> bool:
     return column.type == "DATE" or column.type.startswith("TIMESTAMP")
 
 
+def _is_nan(value: str) -> str:
+    """Return SQL of ``isnan``, which DuckDB believes to be never so where a Parquet file tells least and greatest: NaN is not among them."""
+    return f"(NOT isfinite({value}) AND NOT isinf({value}))"
+
+
 def text_of(column: Column) -> str:
     """Return SQL of a column as text: ISO times without offset, whole numbers without ``.0``."""
     value, kind = value_of(column), kind_of(column)
@@ -47,7 +52,7 @@ def text_of(column: Column) -> str:
     elif column.type in {"DOUBLE", "FLOAT"}:
         whole = f"{value} = trunc({value}) AND abs({value}) < 1e15"
         short = f"CAST(CAST({value} AS BIGINT) AS VARCHAR)"
-        sql = f"CASE WHEN isnan({value}) THEN NULL WHEN {whole} THEN {short} ELSE {cast} END"
+        sql = f"CASE WHEN {_is_nan(value)} THEN NULL WHEN {whole} THEN {short} ELSE {cast} END"
     elif column.type.startswith("TIMESTAMP"):
         # an instant is told in UTC: the session's time zone must not change the result
         utc = "ZONE" in column.type
@@ -71,7 +76,7 @@ def id_of(column: Column) -> str:
     """Return SQL for a column as an OMOP concept id; 0 (no matching concept) is NULL."""
     number = f"TRY_CAST({value_of(column)} AS BIGINT)"
     if INTEGER.fullmatch(column.type):
-        number = f"CAST({value_of(column)} AS BIGINT)" if "HUGE" not in column.type else number
+        number = f"CAST({value_of(column)} AS BIGINT)" if column.type not in {"HUGEINT", "UHUGEINT", "UBIGINT"} else number
     elif column.type == "VARCHAR":
         number = f"TRY_CAST({text_of(column)} AS BIGINT)"
     return f"nullif({number}, 0)"
@@ -90,7 +95,7 @@ def column_statistics(relation: Relation, names: Iterable[str]) -> str:
             # no token is longer, and a note's text is not worth the search
             null = f"CASE WHEN strlen({value}) <= 40 THEN {filled} END"
         elif column.type in {"DOUBLE", "FLOAT"}:
-            missing = f"{value} IS NULL OR isnan({value})"
+            missing = f"{value} IS NULL OR {_is_nan(value)}"
         else:
             missing = f"{value} IS NULL"
         counts.append(f", count(*) FILTER (WHERE {missing}), count(*) FILTER (WHERE {null})")

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import duckdb
 
 from ehrready import cells, narrow, values
-from ehrready.engines.duckdb import quote
+from ehrready.engines.duckdb import lacks, quote
 from ehrready.readers.base import Event
 from ehrready.readers.tabular_columns import INTEGER, id_of, is_clock, kind_of, value_of
 from ehrready.readers.tabular_files import Column
@@ -100,7 +100,7 @@ class NarrowCompiler:
             states.append(f"{state} * {1 << cells.shift(concept.element)}")
         row["concepts"] = " + ".join(states) or "0"
         # the lookup of concepts goes with the reading; its copy stays
-        return narrow.Rows(row, codes, c.source().replace(f"JOIN {CONCEPTS} AS", f"JOIN {narrow.CONCEPTS} AS"))
+        return narrow.Rows(row, codes, c.source().replace(f"JOIN {CONCEPTS} AS", f"JOIN {narrow.CONCEPTS} AS"), rule.table)
 
     def _result(self) -> dict[str, str]:
         """Return the SQL of what a result holds: its kind, number, text and unit."""
@@ -202,11 +202,16 @@ def undo(con: duckdb.DuckDBPyConnection) -> None:
 
 
 def events(run: Iterator[Event], con: duckdb.DuckDBPyConnection) -> Sequence[Event] | None:
-    """Return the events of a narrow reading, None (and nothing in the tables) where the files are no such files."""
+    """Return the events of a narrow reading, None (and nothing in the tables) where the files are no such files.
+
+    What the engine refuses of the short way's own SQL costs the short way, too, and not the files.
+    """
     try:
         found = list(run)
         check(con)
-    except NotNarrowError:
+    except (NotNarrowError, duckdb.Error) as error:
+        if lacks(error):
+            raise
         with contextlib.suppress(duckdb.Error):
             con.execute("ROLLBACK")
         undo(con)

@@ -237,8 +237,7 @@ class Compiler:
     def observation(self, values: dict[str, str]) -> None:
         """Add ``value_kind``; a number that cannot be read becomes text."""
         number, text = values.get("value_number", "NULL"), values.get("value_text", "NULL")
-        if number != "NULL":
-            raw = self.text(self.rule.columns["value_number"])
+        if (raw := self.text(self.rule.columns.get("value_number"))) is not None:
             text = f"CASE WHEN {number} IS NULL THEN coalesce({raw}, {text}) END"
             values["value_text"] = text
             values["value_declared"] = f"CASE WHEN {number} IS NULL AND {raw} IS NOT NULL THEN 'declared' END"
@@ -327,18 +326,23 @@ class Compiler:
         )
 
     def _bad_times(self) -> list[str]:
-        """Times that are no ISO 8601 prefix; typed date columns cannot hold one."""
+        """Times that are no ISO 8601 prefix; typed date columns cannot hold one, a year, month and day apart can."""
         made = []
         for name in sorted(_TIMES & self.rule.columns.keys()):
             self._lookups.clear()
             sql = self.column(name)
-            if "hl7_iso(" in sql:
+            if "hl7_iso(" in sql or self._apart(self.rule.columns[name]):
                 # a cast is much faster than a pattern and knows the calendar; short ones are 2024 or 2024-05
                 day = "substring(v, 5, 1) <> '-' OR TRY_CAST(v AS TIMESTAMP) IS NULL"
-                month = r"NOT regexp_matches(v, '^\d{4}(-\d\d)?$')"
+                month = r"NOT regexp_matches(v, '^\d{4}(-(0[1-9]|1[0-2]))?$')"
                 test = f"CASE WHEN length(v) >= 10 THEN {day} ELSE {month} END"
                 made.append(self._defect(f"{self.rule.to}.{name}", "bad-time", sql, test))
         return made
+
+    def _apart(self, expr: Expr) -> bool:
+        """Whether a time may be put together from a year, month and day of the file."""
+        options = expr.options if isinstance(expr, First) else (expr,)
+        return any(isinstance(option, YearMonthDay) and self.text(option) is not None for option in options)
 
     def _bad_number(self) -> str | None:
         """Results in the number column that are no number."""
