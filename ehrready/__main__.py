@@ -1,6 +1,6 @@
 """``python -m ehrready``."""
 
-from ehrready.cli import main
+from ehrready.cli import run
 
 if __name__ == "__main__":
-    main()
+    run()

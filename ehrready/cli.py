@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import gc
 import os
@@ -9,7 +10,7 @@ import signal
 import sys
 from functools import reduce
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, NoReturn
 
 import typer
 
@@ -298,6 +299,31 @@ def main() -> None:
         place = _place(error)
         common.say(f"ehrready: internal error ({type(error).__name__} at {place}); no value of the data is shown: please report this line")
         sys.exit(Exit.INTERNAL)
+
+
+def run() -> NoReturn:
+    """Run the command line and end the process with its exit code.
+
+    What is registered for the end is run; Python's looking for cycles then takes a tenth of a second, to free what goes anyway.
+    """
+    try:
+        main()
+    except SystemExit as exit_:
+        atexit._run_exitfuncs()  # as Python does; nothing public does it
+        if isinstance(exit_.code, int) and _flushed():
+            os._exit(exit_.code)
+        raise
+    sys.exit(Exit.INTERNAL)
+
+
+def _flushed() -> bool:
+    """Say whether all that was printed is out; what failed, Python itself tells."""
+    try:
+        sys.stdout.flush()
+        sys.stderr.flush()
+    except (OSError, ValueError):
+        return False
+    return True
 
 
 def _no_core_dumps() -> None:

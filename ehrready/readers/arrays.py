@@ -10,6 +10,8 @@ import pyarrow as pa
 
 #: Rows per Arrow batch: DuckDB scans the batches of a table in parallel.
 BATCH_ROWS = 8192
+#: One part in so many of a table is much of it.
+MUCH = 4
 
 Integers = np.typing.NDArray[np.int64]
 
@@ -43,6 +45,37 @@ def numbers(column: pa.Array | pa.ChunkedArray) -> np.typing.NDArray[Any]:
         values = np.frombuffer(chunk.buffers()[1] or b"", np.dtype(f"i{column.type.byte_width}"))
         parts.append(values[chunk.offset : chunk.offset + len(chunk)])
     return parts[0] if len(parts) == 1 else np.concatenate(parts or [np.zeros(0, np.int64)])
+
+
+def taken(column: pa.ChunkedArray, places: Integers) -> pa.ChunkedArray:
+    """Return some rows of a column, by places in order (``take`` puts the chunks of a column together first: a copy of all texts)."""
+    if len(places) == len(column):
+        return column
+    ends = np.cumsum([0, *map(len, column.chunks)])
+    borders = np.searchsorted(places, ends)
+    parts = [
+        chunk.take(integers(places[a:b] - start))
+        for chunk, start, a, b in zip(column.chunks, ends[:-1], borders[:-1], borders[1:], strict=True)
+        if b > a
+    ]
+    return pa.chunked_array(parts, type=column.type)
+
+
+def chosen_rows(table: pa.Table, chosen: np.typing.NDArray[np.bool_]) -> pa.Table:
+    """Return some rows of a table: without a copy where they are all, or much of it in one piece (which keeps the whole alive)."""
+    if chosen.all():
+        return table
+    places = np.flatnonzero(chosen)
+    if MUCH * len(places) >= len(table) and places[-1] - places[0] == len(places) - 1:
+        return table.slice(int(places[0]), len(places))
+    return table.filter(truths(chosen))
+
+
+def one_array(column: pa.ChunkedArray | pa.Array) -> pa.Array:
+    """Return a column as one array; a single chunk is not copied."""
+    if isinstance(column, pa.Array):
+        return column
+    return column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
 
 
 def strings(values: Sequence[bytes | memoryview]) -> pa.Array:

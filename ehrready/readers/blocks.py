@@ -27,6 +27,9 @@ from ehrready.readers.json_stream import BadDocument, Cutter
 BLOCK_BYTES = 32 * 1024 * 1024
 #: Decompressed bytes a reader is shown to recognise a file by.
 HEAD_BYTES = 65536
+#: Bytes looked at together for line feeds: what fits into a cache.
+_AT_ONCE = 1 << 20
+_FEED, _SPACE = 0x0A, 0x20
 #: Parts of a block that are left as they are; many small ones are made one.
 MOST_PARTS = 16
 #: A compressed file may expand at most this much (measured: NDJSON of Synthea 12-20, of repeats 200).
@@ -218,9 +221,7 @@ class Blocks:
     def _push(self, file: int, first: int, data: bytes | memoryview, events: list[Read | Rejected | Ended]) -> int:
         """Split ``data`` (whole lines) and append its non-blank lines; book them as read.  Returns its line feeds."""
         try:
-            text = strings([data]).cast(pa.large_string())
-            lines = pc.split_pattern(text, "\n").flatten()
-            feeds = len(lines) - 1
+            lines, feeds = _lines(data)
             positions = integers(np.arange(first, first + len(lines)))
         except pa.ArrowInvalid:
             good: list[bytes] = []
@@ -236,9 +237,9 @@ class Blocks:
                     events.append(Rejected(file, first + offset, "encoding"))
             lines = strings(good).cast(pa.large_string())
             positions = integers(np.array(numbers))
-        lines = pc.utf8_trim(lines, " \t\r\x0b\x0c") if _padded(lines) else lines
-        keep = pc.binary_length(lines).cast(pa.bool_())  # no scalar: pyarrow.scalar imports pandas too
-        if not pc.all(keep, min_count=0).as_py():
+        if _padded(lines):
+            lines = pc.utf8_trim(lines, " \t\r\n\x0b\x0c")
+            keep = pc.binary_length(lines).cast(pa.bool_())  # no scalar: pyarrow.scalar imports pandas too
             lines, positions = lines.filter(keep), positions.filter(keep)
         self._append(file, positions, lines, len(data), events)
         return feeds
@@ -380,16 +381,31 @@ class Blocks:
         yield Ended(file, "truncated" if reason or lost else "read", bytes=consumed(stream))
 
 
+def _lines(data: bytes | memoryview) -> tuple[pa.Array, int]:
+    """Return the lines of a text without copying it, each with its line feed (white space to JSON), and how many line feeds there are.
+
+    Raises pyarrow.ArrowInvalid for what is not UTF-8.
+    """
+    strings([data]).cast(pa.large_string())
+    values = np.frombuffer(data, np.uint8)
+    parts = [np.flatnonzero(values[start : start + _AT_ONCE] == _FEED) + (start + 1) for start in range(0, len(values), _AT_ONCE)]
+    feeds = sum(map(len, parts))
+    end = [np.array([len(values)])] if len(values) and values[-1] != _FEED else []
+    borders = np.concatenate([np.zeros(1, np.int64), *parts, *end])
+    return pa.Array.from_buffers(pa.large_string(), len(borders) - 1, [None, pa.py_buffer(borders), pa.py_buffer(data)]), feeds
+
+
 def _padded(lines: pa.Array) -> bool:
-    """Say whether a line of an Arrow array of large strings begins or ends with a space or the like."""
+    """Say whether a line of an Arrow array of large strings is blank, or begins or ends with what JSON does not take for white space."""
     _, offsets, data = lines.buffers()
     ends = np.frombuffer(offsets, np.int64)[lines.offset : lines.offset + len(lines) + 1]
     starts, ends = ends[:-1], ends[1:]
     some = ends > starts
-    if not some.any():
-        return False
+    if not some.all():
+        return True
     text = np.frombuffer(data, np.uint8)
-    return bool((text[starts[some]] <= 32).any() or (text[ends[some] - 1] <= 32).any())
+    last = text[np.maximum(ends - 1 - (text[ends - 1] == _FEED), starts)]
+    return bool((text[starts] <= _SPACE).any() or (last == 0x0B).any() or (last == 0x0C).any())
 
 
 def _is_text(data: bytes) -> bool:

@@ -24,7 +24,7 @@ from ehrready.engines.duckdb import memory_of, quote
 from ehrready.readers import blocks as blocks_of
 from ehrready.readers import fhir_bundles, fhir_resolve, fhir_sql
 from ehrready.readers.ahead import Behind, ahead
-from ehrready.readers.arrays import Integers, integers, numbers, strings, truths
+from ehrready.readers.arrays import Integers, chosen_rows, integers, numbers, strings, taken
 from ehrready.readers.base import Ended, Event, Read, Rejected, SourceFile
 from ehrready.readers.blocks import BLOCK_BYTES, HEAD_BYTES, STREAM_ERRORS, Blocks, Elements, open_stream
 from ehrready.readers.fhir_concepts import Wording, layout
@@ -284,7 +284,7 @@ class FhirReader:
             yield from self._invalid(record, blocks)
         if broken:
             keep = np.isin(records, broken, invert=True)
-            rows, records = rows.filter(truths(keep)), records[keep]
+            rows, records = chosen_rows(rows, keep), records[keep]
         if parsed:
             fhir_sql.write(con, parsed, rows, self._wording)
         if len(rows):
@@ -303,11 +303,11 @@ class FhirReader:
             best = self._best.get(name, np.zeros(0, np.int64))
             if len(best) == self.sample:
                 chosen = np.flatnonzero(place <= best[-1])
-            chosen = chosen[np.lexsort((records[chosen], place[chosen]))][: self.sample]
+            chosen = np.sort(chosen[np.lexsort((records[chosen], place[chosen]))][: self.sample])
             self._best[name] = np.sort(np.concatenate([best, place[chosen]]))[: self.sample]
         if len(chosen):
             kept = pa.Table.from_arrays(
-                [integers(records[chosen]), integers(place[chosen]), rows.column("text").take(integers(chosen))],
+                [integers(records[chosen]), integers(place[chosen]), taken(rows.column("text"), chosen)],
                 names=["record", "place", "text"],
             )
             con.register("_kept", kept)
@@ -323,14 +323,14 @@ def _broken_element(file: int, place: int, reason: str) -> Iterator[Event]:
 def _texts(column: pa.ChunkedArray, chosen: np.typing.NDArray[np.bool_]) -> Iterator[tuple[int, str]]:
     """Yield the chosen texts and their places in the column."""
     places = np.flatnonzero(chosen)
-    yield from zip(places.tolist(), column.take(integers(places)).to_pylist(), strict=True)
+    yield from zip(places.tolist(), taken(column, places).to_pylist(), strict=True)
 
 
 def _rows(records: Integers, urls: pa.ChunkedArray | None, texts: pa.ChunkedArray, chosen: np.typing.NDArray[np.bool_]) -> pa.Table:
     """Return the chosen rows as (record, url, text)."""
     url = pa.nulls(len(records), pa.large_string()) if urls is None else urls
     table = pa.Table.from_arrays([integers(records), url, texts], names=["record", "url", "text"])
-    return table if chosen.all() else table.filter(truths(chosen))
+    return chosen_rows(table, chosen)
 
 
 def _group(

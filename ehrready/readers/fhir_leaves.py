@@ -17,7 +17,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ehrready.readers.arrays import Integers, batched, integers, numbers
+from ehrready.readers.arrays import Integers, batched, integers, numbers, one_array
 
 #: Rows up to which a block is computed row by row: finding the different values is not worth it.
 FEW = 2048
@@ -189,7 +189,7 @@ class Told:
 def tell(con: duckdb.DuckDBPyConnection, columns: Columns, leaves: pa.Table) -> Told:
     """Compute the columns of a block from its leaves."""
     n = len(leaves)
-    whole = {name: _whole(leaves.column(name)) for name in leaves.column_names}
+    whole = {name: one_array(leaves.column(name)) for name in leaves.column_names}
     parts: list[tuple[Integers | None, Integers | None]] = []
     for wanted, _ in columns.groups:
         parts.append((None, None) if n <= FEW and wanted else _different([whole[alias] for alias in wanted], n))
@@ -209,7 +209,7 @@ def tell(con: duckdb.DuckDBPyConnection, columns: Columns, leaves: pa.Table) -> 
     told: dict[str, tuple[pa.Array, Integers | None]] = {name: (whole[alias], None) for name, alias in columns.plain.items()}
     for (_, made), (which, first) in zip(columns.groups, parts, strict=True):
         for name in made:
-            values = _whole(found.column(name))
+            values = one_array(found.column(name))
             told[name] = (values if first is None else values.slice(0, len(first)), which)
     return Told(found, told)
 
@@ -241,10 +241,6 @@ def _coded(columns: Sequence[pa.Array], n: int) -> Iterator[tuple[Integers, int]
             encoded = pc.dictionary_encode(column, null_encoding="encode")
             if len(encoded.dictionary) > 1:
                 yield numbers(encoded.indices).astype(np.int64), len(encoded.dictionary)
-
-
-def _whole(column: pa.ChunkedArray | pa.Array) -> pa.Array:
-    return column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
 
 
 def _padded(column: pa.Array, most: int) -> pa.Array:

@@ -18,7 +18,7 @@ import pyarrow.compute as pc
 
 from ehrready import resources
 from ehrready.engines.duckdb import quote
-from ehrready.readers.arrays import BATCH_ROWS, Integers, batched, bits, integers, numbers
+from ehrready.readers.arrays import BATCH_ROWS, Integers, batched, bits, integers, numbers, taken
 from ehrready.readers.json_depth import MAX_DEPTH
 
 _OPENING = re.compile(r'\{"resourceType":"([A-Za-z]+)"')
@@ -70,8 +70,7 @@ def scan(con: duckdb.DuckDBPyConnection, table: pa.Table, trust: str) -> Facts:
         closely = np.flatnonzero((facts.kind < 0) | facts.odd)
     if not len(closely):
         return facts
-    some = table if len(closely) == n else table.take(integers(closely))
-    numbered = pa.Table.from_arrays([integers(np.arange(len(closely))), some.column("text")], names=["i", "text"])
+    numbered = pa.Table.from_arrays([integers(np.arange(len(closely))), taken(table.column("text"), closely)], names=["i", "text"])
     con.register("scanned", batched(numbered, 1 if trust == "documents" and table.nbytes > n * 65536 else BATCH_ROWS))
     valid = {
         "entries": "true",

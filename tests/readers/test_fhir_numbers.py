@@ -239,7 +239,10 @@ def test_the_same_text_may_get_another_number(tmp_path: Path, monkeypatch: pytes
 
 @settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
 @given(
-    st.lists(st.sampled_from([b"", b"a", b" b ", b"long enough to cross a block", "\u00e9".encode(), b"\xff", b"\t", b"c\r"]), max_size=12),
+    st.lists(
+        st.sampled_from([b"", b"a", b" b ", b"long enough to cross a block", "\u00e9".encode(), b"\xff", b"\t", b"c\r", b"d\v", b"\fe"]),
+        max_size=12,
+    ),
     st.booleans(),
     st.integers(1, 40),
 )
@@ -263,7 +266,8 @@ def test_lines_are_those_of_the_file_however_it_is_cut(
     numbered = [(n, line.strip(b" \t\r\x0b\x0c")) for n, line in enumerate(data.split(b"\n"), 1)]
     good = [(n, line.decode()) for n, line in numbered if line and b"\xff" not in line]
     bad = [(n, "encoding") for n, line in numbered if b"\xff" in line]
-    assert found == good
+    # what JSON takes for white space may stand behind a text: lines are not copied to cut it off
+    assert [(n, text.rstrip(" \t\r\n")) for n, text in found] == good
     assert rejected == (bad if data.strip() else [(0, "empty")])
     assert read == len(good) + len(rejected)
 
