@@ -18,6 +18,7 @@ from ehrready import pipeline, resume
 from ehrready.errors import UsageError
 from ehrready.pipeline import Options
 from ehrready.readers.hl7v2 import Hl7v2Reader
+from tests.hostile import omop_cases
 
 PROJECT = Path(__file__).parents[1]
 LIVE = PROJECT / "sample_data" / "live"
@@ -92,6 +93,30 @@ def test_tables_one_at_a_time_are_the_same_profile(tmp_path: Path) -> None:
     (tmp_path / "other.csv").write_text("a,b\n1,x\n2,\n")
     assert profiled(*tables, tmp_path / "other.csv", folder=tmp_path / "work") == profiled(*tables, tmp_path / "other.csv")
     assert len(list((tmp_path / "work").glob("omop-*"))) == 6
+
+
+@pytest.mark.usefixtures("each")
+@pytest.mark.parametrize("seed", [3, 8])
+def test_any_export_that_is_interrupted_is_the_same_profile(seed: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """OMOP Parquet is read the short way in one go, and the long way in groups."""
+    source, work, rng = omop_cases.Maker(seed, tame=True).write(tmp_path / "export"), tmp_path / "work", random.Random(seed)
+    files = sorted(source.iterdir())
+    for path in set(files) - set(rng.sample(files, min(len(files), 6))):
+        path.unlink()
+    (source / "table.csv").write_text("a,b\n1,x\nUNK,\n3\n")
+    fill, left = resume.Work._fill, [rng.randrange(1, 5)]
+
+    def interrupted(self: resume.Work, *given: Any) -> None:
+        left[0] -= 1
+        if left[0] < 0:
+            raise KeyboardInterrupt
+        fill(self, *given)
+
+    monkeypatch.setattr(resume.Work, "_fill", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        profiled(source, folder=work)
+    monkeypatch.setattr(resume.Work, "_fill", fill)
+    assert profiled(source, folder=work) == profiled(source)
 
 
 @pytest.mark.usefixtures("each")

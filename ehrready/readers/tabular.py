@@ -251,9 +251,8 @@ class _Reading:
             yield Ended(file.number, "truncated" if staged and staged.status == "truncated" else "reference")
 
     def _table(self, table: str, files: Sequence[SourceFile]) -> Iterator[Event]:
-        """Load the files of one table, those of one schema together."""
-        group: list[tuple[SourceFile, int]] = []
-        schema = ""
+        """Load the files of one table, those of one schema together: a statement for each would cost more than most parts' rows."""
+        groups: dict[str, list[tuple[SourceFile, int]]] = {}
         for file in files:
             rows, key = 0, ""
             try:
@@ -261,19 +260,17 @@ class _Reading:
                     rows, arrow = footer(file.path)
                     key = "parquet\n" + "\n".join(f"{field.name} {field.type}" for field in arrow)
             except DamagedError as error:
-                yield from self._parquet(table, group)
-                group = []
                 yield from _unreadable(file, error.reason)
                 continue
-            if group and (key != schema or len(group) >= _GROUP):
-                yield from self._parquet(table, group)
-                group = []
-            if key:
-                group.append((file, rows))
-                schema = key
-            else:
+            if not key:
                 yield from self._csv(table, file)
-        yield from self._parquet(table, group)
+                continue
+            group = groups.setdefault(key, [])
+            group.append((file, rows))
+            if len(group) >= _GROUP:
+                yield from self._parquet(table, groups.pop(key))
+        for group in groups.values():
+            yield from self._parquet(table, group)
 
     def _csv(self, table: str, file: SourceFile) -> Iterator[Event]:
         """Load one delimited text file."""

@@ -17,7 +17,9 @@ import pytest
 from ehrready import narrow, pipeline
 from ehrready.options import Options
 from ehrready.profile import Profile
-from ehrready.readers import tabular_narrow
+from ehrready.readers import tabular, tabular_files, tabular_narrow
+from ehrready.readers.base import SourceFile
+from ehrready.tables import TABLES
 from tests.hostile.omop_cases import Maker, as_csv
 
 
@@ -77,6 +79,54 @@ def test_text_of_the_same_rows_counts_the_same(seed: int, tmp_path: Path) -> Non
     for name in ("columns", "declared", "ledger"):  # types of columns, sizes, and what a footer says
         del numbers[name], text[name]
     assert numbers == text
+
+
+@pytest.mark.parametrize("seed", [2, 6])
+def test_rules_that_ask_the_tables_find_every_record_and_change_no_other_count(seed: int, tmp_path: Path, taken: list[bool]) -> None:
+    """``check: sql`` needs rows, and so does an expectation: the reading is then the long way, and all else is the same."""
+    folder = Maker(seed, tame=True).write(tmp_path / "export")
+    about = "severity: error, owner: engineering, why: w, fix: f, title: t, fail: {max_rate: 0.1}"
+    asking = "".join(
+        f"  - {{id: own-{table}, check: sql, {about}, query: 'SELECT count(*) n, count(*) of FROM {table}'}}\n" for table in TABLES
+    )
+    found = []
+    for name, rules in (("plain", f"  - {{id: own-born, check: present, on: patient.birth_date, {about}}}\n"), ("asking", asking)):
+        (tmp_path / f"{name}.yaml").write_text(f"pack: own\nversion: 1.0.0\nrules:\n{rules}")
+        options = Options(internal=True, rules=(str(tmp_path / f"{name}.yaml"),))
+        found.append(pipeline.read_profile([str(folder)], options)[0])
+    plain, asked = found
+    assert taken == [True]
+    counted = {key[0].removeprefix("own-"): (key[3], values[0]) for key, values in asked.frames["custom"].items()}
+    assert counted == {table: ("", plain.tables().get(table, 0)) for table in TABLES}
+    assert {**asked.frames, "custom": {}} == {**plain.frames, "custom": {}}
+
+
+def test_files_of_two_layouts_by_turns_are_two_statements(tmp_path: Path, taken: list[bool], monkeypatch: pytest.MonkeyPatch) -> None:
+    """A column that is empty in some parts has another type there (as pandas writes it); a statement for each part took a minute for 600."""
+    made: list[int] = []
+    relation = tabular_files.parquet_relation
+
+    def noted(con: duckdb.DuckDBPyConnection, sandbox: tabular_files.Sandbox, files: Sequence[SourceFile]) -> tabular_files.Relation:
+        made.append(len(files))
+        return relation(con, sandbox, files)
+
+    monkeypatch.setattr(tabular, "parquet_relation", noted)
+    for i in range(10):
+        units = pa.array(["mg/dL"], pa.string()) if i % 2 else pa.nulls(1)
+        _write(
+            tmp_path,
+            **{
+                f"measurement__{i}": {
+                    "person_id": [i + 1],
+                    "measurement_concept_id": [5],
+                    "value_as_number": [1.0],
+                    "unit_source_value": units,
+                }
+            },
+        )
+    assert _both(tmp_path).tables() == {"observation": 10}
+    assert made == [5, 5] * 2
+    assert taken == [True]
 
 
 def test_results_without_a_column_of_numbers(tmp_path: Path, taken: list[bool]) -> None:
