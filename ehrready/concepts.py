@@ -1,6 +1,6 @@
 """Concepts as numbers: what a source says of a coded element is kept once per different text, and a record has its number.
 
-A reader whose records repeat the same concepts (FHIR) adds columns of numbers to the canonical tables (``Numbered``): NULL where the
+A reader whose records repeat the same concepts (FHIR, HL7v2) adds columns of numbers to the canonical tables (``Numbered``): NULL where the
 element is absent, 0 where another statement says what it is.  ``concept_text`` and ``concept_coding`` say what a number means; the same
 text may have several numbers.  From them ``concept`` and ``coding`` are filled row by row (``expand``), or, where nothing else is read
 or asked, become views of the same rows (``share``): then the measures count numbers.
@@ -12,7 +12,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+import pyarrow as pa
+
 from ehrready.engines.duckdb import quote
+from ehrready.readers.arrays import Integers, batched, integers, strings, truths
 from ehrready.tables import TABLES
 
 if TYPE_CHECKING:
@@ -26,6 +30,57 @@ _MADE = (
 
 #: Coded elements that a table has at most.
 MOST = 4
+
+
+#: Bytes of concepts whose numbers are remembered; then they are forgotten, and the same text gets another number.
+MOST_KNOWN = 64 * 1024 * 1024
+
+
+class Wording:
+    """The numbers of concepts by the text that a source has of one, or of a list: each different text is parsed once.
+
+    ``parse`` are the statements that write ``concept_text`` and ``concept_coding`` of what is ``_new`` (x, listed, raw).
+    """
+
+    def __init__(self, parse: Sequence[str]) -> None:
+        self._parse = parse
+        self._known: dict[tuple[bool, str], int] = {}
+        self._new: list[tuple[int, bool, str]] = []
+        self._next, self._bytes = 1, 0
+
+    def number(self, text: str | None, listed: bool) -> int:
+        """Return the number of a text, -1 of none."""
+        if text is None:
+            return -1
+        found = self._known.get((listed, text))
+        if found is None:
+            if self._bytes > MOST_KNOWN:
+                self._known, self._bytes = {}, 0
+            found = self._known[listed, text] = self._next
+            self._next += 1
+            self._bytes += len(text) + 200
+            self._new.append((found, listed, text))
+        return found
+
+    def numbers(self, texts: pa.Array, *, listed: bool) -> Integers:
+        """Return the numbers of texts, some of which may be null."""
+        return np.array([self.number(text, listed) for text in texts.to_pylist()], np.int64)
+
+    def further(self) -> int:
+        """Return a number above all that were given."""
+        return self._next
+
+    def write(self, con: duckdb.DuckDBPyConnection) -> None:
+        """Say what the new numbers mean."""
+        if not self._new:
+            return
+        x, listed, raw = zip(*self._new, strict=True)
+        columns = [integers(np.array(x)), truths(np.array(listed)), strings([text.encode() for text in raw]).cast(pa.large_string())]
+        con.register("_new", batched(pa.Table.from_arrays(columns, names=["x", "listed", "raw"])))
+        for statement in self._parse:
+            con.execute(statement)
+        con.unregister("_new")
+        self._new = []
 
 
 @dataclass(frozen=True, slots=True)

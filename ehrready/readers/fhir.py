@@ -27,7 +27,7 @@ from ehrready.readers.ahead import Behind, ahead
 from ehrready.readers.arrays import Integers, chosen_rows, integers, numbers, strings, taken
 from ehrready.readers.base import Ended, Event, Read, Rejected, SourceFile
 from ehrready.readers.blocks import BLOCK_BYTES, HEAD_BYTES, STREAM_ERRORS, Blocks, Elements, open_stream
-from ehrready.readers.fhir_concepts import Wording, layout
+from ehrready.readers.fhir_concepts import PARSE, layout
 from ehrready.readers.fhir_look import Facts, are_odd, extracted, mapping, scan
 from ehrready.readers.json_depth import too_deep
 from ehrready.tables import ENTRY_BIT, POSITION_BITS
@@ -107,7 +107,7 @@ class FhirReader:
         self._entries: dict[int, int] = {}
         self._waiting: dict[str, list[pa.Table]] = {}  # resources by type that are not extracted yet
         self._best: dict[str, Integers] = {}  # per type the places of the sample so far
-        self._wording = Wording()
+        self._wording = concepts.Wording(PARSE)
         fhir_sql.prepare(con, mapping(), shared=self.shared)
         con.execute("CREATE OR REPLACE TEMP TABLE fhir_sample (record BIGINT, type VARCHAR, place BIGINT, text VARCHAR)")
         # what looks at blocks and what parses them have connections of their own: the tables are written on the first one meanwhile

@@ -7,17 +7,10 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
-
-import numpy as np
-import pyarrow as pa
+from typing import Any
 
 from ehrready.concepts import Numbered
 from ehrready.engines.duckdb import quote
-from ehrready.readers.arrays import batched, integers, strings, truths
-
-if TYPE_CHECKING:
-    import duckdb
 
 CONCEPT = {
     "text": "VARCHAR",
@@ -55,50 +48,8 @@ CODING_COLUMNS = 'clean(k."system"), clean(k."version"), k.code, clean(k.display
 COUNT = "coalesce(len(list_filter(real_codings(c), lambda k: NOT null_token(k.code))), 0)"
 
 
-#: Bytes of concepts whose numbers are remembered; then they are forgotten, and the same text gets another number.
-MOST_KNOWN = 64 * 1024 * 1024
-
-
-class Wording:
-    """The numbers of concepts by their JSON text, one or a list: each different text is parsed once."""
-
-    def __init__(self) -> None:
-        self._known: dict[tuple[bool, str], int] = {}
-        self._new: list[tuple[int, bool, str]] = []
-        self._next, self._bytes = 1, 0
-
-    def number(self, text: str | None, listed: bool) -> int:
-        """Return the number of a text, -1 of none."""
-        if text is None:
-            return -1
-        found = self._known.get((listed, text))
-        if found is None:
-            if self._bytes > MOST_KNOWN:
-                self._known, self._bytes = {}, 0
-            found = self._known[listed, text] = self._next
-            self._next += 1
-            self._bytes += len(text) + 200
-            self._new.append((found, listed, text))
-        return found
-
-    def further(self) -> int:
-        """Return a number above all that were given."""
-        return self._next
-
-    def write(self, con: duckdb.DuckDBPyConnection) -> None:
-        """Say what the new numbers mean."""
-        if not self._new:
-            return
-        x, listed, raw = zip(*self._new, strict=True)
-        columns = [integers(np.array(x)), truths(np.array(listed)), strings([text.encode() for text in raw]).cast(pa.large_string())]
-        con.register("_new", batched(pa.Table.from_arrays(columns, names=["x", "listed", "raw"])))
-        for statement in _PARSE:
-            con.execute(statement)
-        con.unregister("_new")
-        self._new = []
-
-
-_PARSE = (
+#: What makes rows of new numbers (``ehrready.concepts.Wording``).
+PARSE = (
     f"CREATE OR REPLACE TEMP TABLE concept_of AS SELECT x, 1 AS ordinal, from_json(raw, {quote(json.dumps(CONCEPT))}) AS c FROM _new WHERE NOT listed "
     f"UNION ALL SELECT x, generate_subscripts(list, 1) AS ordinal, unnest(list) AS c FROM (SELECT x, from_json(raw, {quote(json.dumps([CONCEPT]))}) AS list "
     "FROM _new WHERE listed) WHERE len(list) > 0",

@@ -6,9 +6,9 @@ from collections.abc import Collection, Sequence
 
 import duckdb
 
-from ehrready import cells
+from ehrready import cells, concepts
 from ehrready.engines.duckdb import quote
-from ehrready.readers.fhir_concepts import CODING_COLUMNS, COUNT, TEXT, Wording
+from ehrready.readers.fhir_concepts import CODING_COLUMNS, COUNT, TEXT
 from ehrready.tables import TABLES
 
 
@@ -26,7 +26,7 @@ def _insert(con: duckdb.DuckDBPyConnection, element: str, rows: str) -> None:
     )
 
 
-def medications(con: duckdb.DuckDBPyConnection, wording: Wording | None = None) -> None:
+def medications(con: duckdb.DuckDBPyConnection, wording: concepts.Wording | None = None) -> None:
     """Write the concepts of medications that are resources of their own, as rows or, with ``wording``, as numbers."""
     waiting = con.execute("SELECT count(*) FROM medication_ref").fetchone()
     if not waiting or not waiting[0]:

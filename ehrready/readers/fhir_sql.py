@@ -1,7 +1,7 @@
 """SQL of the FHIR reader, generated from mappings/fhir.yaml.
 
 For each canonical table the mapped paths of its resource types become one ``json_transform`` structure, so that
-a resource is parsed once; scalars are computed from its leaves (fhir_leaves), concepts become numbers (ehrready.concepts).  Strings are taken as text,
+a resource is parsed once; scalars are computed from its leaves (ehrready.readers.leaves), concepts become numbers (ehrready.concepts).  Strings are taken as text,
 numbers as JSON, so that a number written as a string is a finding and not a number.
 """
 
@@ -23,8 +23,9 @@ from ehrready import cells, concepts
 from ehrready.engines.duckdb import quote
 from ehrready.readers import fhir_values
 from ehrready.readers.arrays import Integers, batched, integers, strings
-from ehrready.readers.fhir_concepts import CODING, CONCEPT, TIMES, Element, Wording, layout, nulls, wrong_types
-from ehrready.readers.fhir_leaves import Columns, Leaves, Told, side_by_side, tell
+from ehrready.readers.fhir_concepts import CODING, CONCEPT, TIMES, Element, layout, nulls, wrong_types
+from ehrready.readers.fhir_leaves import Leaves
+from ehrready.readers.leaves import Columns, Told, side_by_side, tell
 from ehrready.tables import TABLES
 
 _REASON = [{"url": "VARCHAR", "valueCode": "VARCHAR"}]
@@ -112,7 +113,7 @@ def parse(con: duckdb.DuckDBPyConnection, mapping: dict[str, Any], kind: str, ro
     return Parsed(form, leaves, broken, told, concepts, wrong)
 
 
-def write(con: duckdb.DuckDBPyConnection, parsed: Parsed, rows: pa.Table, wording: Wording) -> None:
+def write(con: duckdb.DuckDBPyConnection, parsed: Parsed, rows: pa.Table, wording: concepts.Wording) -> None:
     """Write parsed resources into the canonical tables; ``rows`` are those that were parsed and not broken."""
     form, told = parsed.form, parsed.told
     if told is None:
@@ -120,7 +121,7 @@ def write(con: duckdb.DuckDBPyConnection, parsed: Parsed, rows: pa.Table, wordin
     typed = told.table(form.names).append_column("record", parsed.leaves.column("record"))
     for element in form.elements:
         texts, which = parsed.concepts[element.column]
-        found = np.array([wording.number(text, element.listed) for text in texts.to_pylist()], np.int64)
+        found = wording.numbers(texts, listed=element.listed)
         typed = typed.append_column(f"x{element.column[1:]}", integers(found[which]))
     wording.write(con)
     if "m" in form.names:
@@ -170,7 +171,7 @@ def _wrong(con: duckdb.DuckDBPyConnection, form: _Form, told: Told, texts: pa.Ta
     return [statement for found, statement in zip(looks, form.wrong, strict=True) if found]
 
 
-def _parts(con: duckdb.DuckDBPyConnection, wording: Wording) -> None:
+def _parts(con: duckdb.DuckDBPyConnection, wording: concepts.Wording) -> None:
     """Write the components of a block."""
     make, write, defects = fhir_values.components()
     con.execute(make)

@@ -17,7 +17,7 @@ from ehrready import pipeline
 from ehrready.engines.duckdb import open_engine
 from ehrready.options import Options
 from ehrready.profile import Profile
-from ehrready.readers import blocks, fhir, fhir_leaves, fhir_sql
+from ehrready.readers import blocks, fhir, fhir_sql, leaves
 from ehrready.readers.base import Ended, Read, Rejected, SourceFile
 from ehrready.readers.fhir import FhirReader
 from ehrready.readers.fhir_look import mapping
@@ -117,9 +117,9 @@ def test_columns_of_different_values_are_those_of_rows(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, resources: list[dict[str, Any]]
 ) -> None:
     folder = _lines(tmp_path / "data", resources)
-    monkeypatch.setattr(fhir_leaves, "FEW", 10**9)
+    monkeypatch.setattr(leaves, "FEW", 10**9)
     rows = _tables(folder, shared=False)
-    monkeypatch.setattr(fhir_leaves, "FEW", 0)
+    monkeypatch.setattr(leaves, "FEW", 0)
     assert _tables(folder, shared=False) == rows
 
 
@@ -136,9 +136,9 @@ def test_a_profile_counts_the_same_whether_concepts_are_numbers_or_rows(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, resources: list[dict[str, Any]]
 ) -> None:
     folder = _lines(tmp_path / "data", resources)
-    monkeypatch.setattr(fhir_leaves, "FEW", 3)
+    monkeypatch.setattr(leaves, "FEW", 3)
     short, _, _ = pipeline.read_profile([str(folder)], Options(internal=True))
-    monkeypatch.setattr(fhir_leaves, "FEW", 10**9)
+    monkeypatch.setattr(leaves, "FEW", 10**9)
     long, _, _ = pipeline.read_profile([str(folder)], Options(internal=True), also=lambda _: None)  # who looks at the tables sees rows
     assert short.to_json() == long.to_json()
 
@@ -210,10 +210,10 @@ def test_nothing_comes_of_nothing() -> None:
         for form in _forms():
             for name, ways in form.columns.ways.items():
                 for way in ways:
-                    leaves = fhir_leaves._leaves_of(way)
-                    if not leaves:
+                    used = leaves._leaves_of(way, {})
+                    if not used:
                         continue
-                    given_ = ", ".join(f"NULL::VARCHAR AS {leaf}, NULL::VARCHAR AS k{leaf[1:]}" for leaf in sorted(leaves))
+                    given_ = ", ".join(f"NULL::VARCHAR AS {leaf}, NULL::VARCHAR AS k{leaf[1:]}" for leaf in sorted(used))
                     assert con.execute(f"SELECT {way} FROM (SELECT {given_})").fetchall() == [(None,)], (form.kind, name)
                     asked += 1
     assert asked > 100
@@ -221,7 +221,7 @@ def test_nothing_comes_of_nothing() -> None:
 
 def test_the_same_text_may_get_another_number(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The numbers that are remembered are bounded: what is forgotten is numbered anew, and counted as one."""
-    from ehrready.readers import fhir_concepts
+    from ehrready import concepts
 
     lines = [
         {"resourceType": "Condition", "id": f"c{i}", "subject": {"reference": "Patient/p"}, "code": {"coding": [{"system": SNOMED, "code": str(10**7 + i % 7)}]}}
@@ -230,7 +230,7 @@ def test_the_same_text_may_get_another_number(tmp_path: Path, monkeypatch: pytes
     (tmp_path / "a.ndjson").write_bytes(b"".join(orjson.dumps(line) + b"\n" for line in lines[:150]))
     (tmp_path / "b.ndjson").write_bytes(b"".join(orjson.dumps(line) + b"\n" for line in lines[150:]))
     expected, _, _ = pipeline.read_profile([str(tmp_path)], Options(internal=True))
-    monkeypatch.setattr(fhir_concepts, "MOST_KNOWN", 0)
+    monkeypatch.setattr(concepts, "MOST_KNOWN", 0)
     monkeypatch.setattr(fhir, "MOST_WAITING", 0)
     monkeypatch.setattr(blocks, "BLOCK_BYTES", 2000)
     found, _, _ = pipeline.read_profile([str(tmp_path)], Options(internal=True))
