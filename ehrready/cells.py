@@ -225,6 +225,9 @@ def _places(con: duckdb.DuckDBPyConnection, naming: list[str], short: bool) -> b
     # only what an encounter, a patient or a concept says makes the others be asked
     asked = "SELECT site FROM visit UNION ALL SELECT site FROM person" + " UNION ALL SELECT site FROM concept" * ("concept" in naming)
     known = bool(con.execute(f"SELECT 1 FROM ({asked}) WHERE site IS NOT NULL LIMIT 1").fetchone())
+    if not known and "concept" not in naming:  # a view, which is asked only where any record says a site
+        stated = any(con.execute(f'SELECT 1 FROM "{table}" WHERE site IS NOT NULL LIMIT 1').fetchone() for table in naming)
+        known = stated and bool(con.execute("SELECT 1 FROM concept WHERE site IS NOT NULL LIMIT 1").fetchone())
     for table in ("person", "visit") if short else ():
         more = f", {narrow.lifetime()}" if table == "person" else ""
         con.execute(

@@ -44,13 +44,14 @@ def read(reader: Reader, files: Sequence[SourceFile], con: Any, ledger: Ledger, 
 
 
 def narrow(reader: Reader, files: Sequence[SourceFile], rules: Sequence[Rule], *, alone: bool) -> None:
-    """Let records be numbers where nobody but the measures looks at them and no other format is read: OMOP's whole, FHIR's concepts.
+    """Let records be numbers where nobody but the measures looks at them and no other format is read: OMOP's whole, FHIR's and HL7v2's concepts.
 
     ``alone``: nothing else reads the canonical tables in this run.  No rule may ask them itself (those of FHIR's structure
     have tables of their own).
     """
     from ehrready.checks import CHECKS
     from ehrready.readers.fhir import FhirReader
+    from ehrready.readers.hl7v2 import Hl7v2Reader
     from ehrready.readers.tabular import OmopReader
 
     plain = not {rule.check for rule in rules if CHECKS[rule.check].measured} - {"structure-valid", "must-support"}
@@ -58,5 +59,5 @@ def narrow(reader: Reader, files: Sequence[SourceFile], rules: Sequence[Rule], *
     plain &= alone and all(file.format == reader.format for file in files if not file.skip)
     if isinstance(reader, OmopReader):
         reader.narrow = plain
-    if isinstance(reader, FhirReader):
+    if isinstance(reader, FhirReader | Hl7v2Reader):
         reader.shared = plain

@@ -83,3 +83,24 @@ def strings(values: Sequence[bytes | memoryview]) -> pa.Array:
     ends = np.cumsum([0, *map(len, values)], dtype=np.int64)
     data = values[0] if len(values) == 1 else b"".join(values)
     return pa.Array.from_buffers(pa.large_binary(), len(values), [None, pa.py_buffer(ends), pa.py_buffer(data)])
+
+
+def slices(data: bytes, starts: Integers, ends: Integers) -> pa.Array:
+    """Return slices of UTF-8 bytes as a large_string array; they may not overlap.
+
+    The slices and what lies between them are an array over the same bytes, of which Arrow copies every other one.
+    """
+    n = len(starts)
+    order = None
+    if n and (starts[1:] < ends[:-1]).any():
+        order = np.argsort(starts, kind="stable")
+        starts, ends = starts[order], ends[order]
+    borders = np.zeros(max(2 * n, 1), np.int64)
+    borders[0 : 2 * n : 2], borders[1::2] = starts, ends
+    whole = pa.Array.from_buffers(pa.large_string(), max(2 * n - 1, 0), [None, pa.py_buffer(borders), pa.py_buffer(data)])
+    which = np.arange(0, 2 * n, 2)
+    if order is not None:
+        taken = np.empty(n, np.int64)
+        taken[order] = which
+        which = taken
+    return whole.take(integers(which))

@@ -1,12 +1,14 @@
 """The HL7v2 reader: messages of versions 2.1 to 2.8, one or many a file, in batches or MLLP frames.
 
-A record is a message.  Blocks of messages are split into segments in Arrow (``hl7v2_split``) and read into the
-canonical tables by SQL generated from mappings/hl7v2.yaml (``hl7v2_sql``); small files share a block.
+A record is a message.  Blocks of messages are split into segments (``hl7v2_split``), whose fields become columns (``hl7v2_rows``) by SQL
+generated from mappings/hl7v2.yaml (``hl7v2_sql``); small files share a block.
 """
 
 from __future__ import annotations
 
 import codecs
+import contextlib
+import functools
 import gzip
 import json
 import re
@@ -17,11 +19,11 @@ from typing import BinaryIO
 
 import duckdb
 import numpy as np
-import pyarrow as pa
 
-from ehrready.readers import hl7v2_mapping, hl7v2_split, hl7v2_sql
-from ehrready.readers.ahead import ahead
-from ehrready.readers.arrays import BATCH_ROWS, integers
+from ehrready import concepts
+from ehrready.readers import hl7v2_concepts, hl7v2_mapping, hl7v2_people, hl7v2_rows, hl7v2_split, hl7v2_write
+from ehrready.readers.ahead import Behind, ahead
+from ehrready.readers.arrays import Integers
 from ehrready.readers.base import Ended, Event, Read, Rejected, SourceFile
 from ehrready.readers.blocks import BLOCK_BYTES, STREAM_ERRORS, consumed, open_part
 from ehrready.readers.hl7v2_mapping import mapping
@@ -102,6 +104,8 @@ class Hl7v2Reader:
 
     format = "hl7v2"
     kept: tuple[str, ...] = ()
+    #: whether nothing but this reader fills the tables of this run: then concepts stay numbers (ehrready.concepts)
+    shared = False
 
     def recognise(self, path: Path, head: bytes) -> str:
         """Return ``messages`` for a file that starts with MSH, FHS or BHS, or is named like HL7v2 (``.hl7``).
@@ -127,29 +131,58 @@ class Hl7v2Reader:
         among: Sequence[SourceFile] = (),  # noqa: ARG002 - no file needs another one here
     ) -> Iterator[Event]:
         """Read some of the files; patients and encounters wait in staging tables."""
-        hl7v2_sql.prepare(con, mapping())
+        self._wording = concepts.Wording(hl7v2_concepts.PARSE)
+        hl7v2_write.prepare(con, shared=self.shared)
         waiting: list[hl7v2_split.Piece | _End] = []
         known = {file.number: _File(file.number, part=bool(file.start) or file.stop is not None) for file in files}
         size = 0
-        for item in ahead((item for file in files for item in _pieces(file)), 2):
-            waiting.append(item)
-            size += len(item.data) if isinstance(item, hl7v2_split.Piece) else 0
-            if size >= BLOCK_BYTES:
-                yield from _block(con, waiting, known)
-                waiting, size = [], 0
-        yield from _block(con, waiting, known)
+        # what computes rows has a connection of its own: those of the block before are written on the first one meanwhile
+        with contextlib.closing(con.cursor()) as computing, Behind[Event]() as behind:
+            rows = hl7v2_rows.Extraction(computing, shared=self.shared)
+            for item in ahead((item for file in files for item in _pieces(file)), 2):
+                waiting.append(item)
+                size += len(item.data) if isinstance(item, hl7v2_split.Piece) else 0
+                if size >= BLOCK_BYTES:
+                    yield from self._block(con, waiting, known, rows, behind)
+                    waiting, size = [], 0
+            yield from self._block(con, waiting, known, rows, behind)
+            yield from behind.then(rows.rest, functools.partial(self._write, con, []))
+            yield from behind.rest()
+        if not self.shared:
+            concepts.expand(con, hl7v2_concepts.layout())
+
+    def _block(
+        self,
+        con: duckdb.DuckDBPyConnection,
+        waiting: Sequence[hl7v2_split.Piece | _End],
+        known: dict[int, _File],
+        rows: hl7v2_rows.Extraction,
+        behind: Behind[Event],
+    ) -> Iterator[Event]:
+        """Read the waiting pieces; their rows are computed and written beside the reading of the next ones."""
+        pieces = [item for item in waiting if isinstance(item, hl7v2_split.Piece)]
+        block = hl7v2_split.split(pieces, hl7v2_mapping.segments(mapping()))
+        events, bases = _events(waiting, block, known)
+        files = np.array([piece.file for piece in pieces], np.int64)
+        record = _records(block, files, np.array(bases, np.int64))
+        yield from behind.then(functools.partial(rows.block, block, record), functools.partial(self._write, con, events))
+
+    def _write(self, con: duckdb.DuckDBPyConnection, events: list[Event], found: hl7v2_rows.Found) -> Iterator[Event]:
+        """Write what a block says; its events are told then."""
+        hl7v2_write.write(con, found, self._wording)
+        yield from events
 
     @property
     def meets(self) -> Mapping[str, tuple[str, ...]]:
         """Return the staging tables of patients and visits, which many messages describe, and their keys."""
-        return hl7v2_sql.meets(mapping())
+        return hl7v2_people.meets()
 
     def resolve(self, con: duckdb.DuckDBPyConnection) -> None:
         """Nothing is left to do when patients and visits are written."""
 
     def finish(self, con: duckdb.DuckDBPyConnection) -> None:
         """Reduce the staged patients and encounters to one row each."""
-        hl7v2_sql.finish(con, mapping())
+        hl7v2_write.finish(con, self._wording, shared=self.shared)
 
     def source_elements(self) -> dict[str, str]:
         """Return canonical element to field, e.g. ``condition.code`` to ``DG1-3``."""
@@ -231,18 +264,19 @@ def _reason(error: BaseException) -> str:
     return "compression"
 
 
-def _block(con: duckdb.DuckDBPyConnection, waiting: Sequence[hl7v2_split.Piece | _End], known: dict[int, _File]) -> Iterator[Event]:
-    """Read the waiting pieces into the tables; yield their events in the order of the files."""
+def _events(
+    waiting: Sequence[hl7v2_split.Piece | _End], block: hl7v2_split.Block, known: dict[int, _File]
+) -> tuple[list[Event], list[int]]:
+    """Return the events of the waiting pieces in the order of the files, and the messages of the file before each piece."""
+    counts = np.bincount(block.piece_of, minlength=len(waiting)).tolist()
     pieces = [item for item in waiting if isinstance(item, hl7v2_split.Piece)]
-    block = hl7v2_split.split(pieces, hl7v2_mapping.segments(mapping()))
-    counts = np.bincount(block.piece_of, minlength=len(pieces)).tolist()
     for piece, line in block.batches:
         known[pieces[piece].file].declare(line)
     bad: dict[int, list[int]] = {}
     for message in sorted(block.bad):
         bad.setdefault(int(block.piece_of[message]), []).append(int(block.place_in_piece[message]))
     events: list[Event] = []
-    bases: list[int] = []  # messages of the file before each piece
+    bases: list[int] = []
     for item in waiting:
         file = known[item.file]
         if isinstance(item, _End):
@@ -257,10 +291,7 @@ def _block(con: duckdb.DuckDBPyConnection, waiting: Sequence[hl7v2_split.Piece |
             events.append(Read(file.number, counts[number]))
         events += [Rejected(file.number, file.messages + place + 1, "bad-msh") for place in bad.get(number, [])]
         file.messages += counts[number]
-    if pieces:
-        files = np.array([piece.file for piece in pieces], np.int64)
-        hl7v2_sql.extract(con, mapping(), _tables(block, files, np.array(bases, np.int64)), block.escapes)
-    yield from events
+    return events, bases
 
 
 def _ended(end: _End, file: _File) -> list[Event]:
@@ -292,36 +323,8 @@ def ended(parts: Sequence[Ended]) -> Ended:
     return _closed(file, worst, sum(part.bytes or 0 for part in parts))
 
 
-def _tables(block: hl7v2_split.Block, files: hl7v2_split.Integers, bases: hl7v2_split.Integers) -> dict[str, pa.Table]:
-    """Return the Arrow tables that ``hl7v2_sql.extract`` wants: numbers in NumPy, segments as they are."""
+def _records(block: hl7v2_split.Block, files: Integers, bases: Integers) -> Integers:
+    """Return the record of each segment: its file, message and place; ``bases`` are the messages of the file before each piece."""
     number = bases[block.piece_of] + block.place_in_piece + 1
     base = (files[block.piece_of] << POSITION_BITS) | ((number << PLACE_BITS) & ((1 << ENTRY_BIT) - 1))
-    record = base[block.message] | np.minimum(block.place, (1 << PLACE_BITS) - 1)
-    kind = {name: block.kind == i for i, name in enumerate(block.kinds)}
-    none = np.zeros(len(block.kind), np.bool_)
-    header, person = kind.get("MSH", none), kind.get("PID", none)
-    starts = header | person
-    gid = np.cumsum(starts) - 1
-    ups = {name: np.cumsum(kind.get(name, none)) for name in hl7v2_mapping.parents(mapping())}
-    tables = {}
-    for name in hl7v2_mapping.segments(mapping()):
-        rows = np.flatnonzero(kind.get(name, none))
-        columns = {"record": record, "message": block.message, "gid": gid}
-        columns |= {f"up_{parent}": up for parent, up in ups.items()}
-        if name in ups:
-            columns["no"] = ups[name]
-        arrays = {column: integers(values[rows]) for column, values in columns.items()}
-        tables[name] = _batched(arrays | {"segment": block.segments.take(integers(rows))})
-    message = block.message[starts]
-    person_of = np.arange(len(message))
-    person_of[:-1] += header[starts][:-1] & (message[1:] == message[:-1])
-    groups = {"gid": np.arange(len(message)), "message": message, "pgid": person_of}
-    tables["group"] = _batched({column: integers(values) for column, values in groups.items()})
-    tables["repaired"] = _batched({"message": integers(block.repaired)})
-    return tables
-
-
-def _batched(columns: dict[str, pa.Array]) -> pa.Table:
-    """Return a table in batches, which DuckDB scans in parallel."""
-    table = pa.Table.from_arrays(list(columns.values()), names=list(columns))
-    return pa.Table.from_batches(table.to_batches(max_chunksize=BATCH_ROWS), table.schema)
+    return base[block.message] | np.minimum(block.place, (1 << PLACE_BITS) - 1)

@@ -1,6 +1,6 @@
 """From bytes to HL7v2 segments: character sets, separators, frames and line ends made one form.
 
-Whole blocks go through ``bytes.translate`` and Arrow; NumPy says which line is what.  Only a message that is
+Whole blocks go through ``bytes.translate``; NumPy says where lines are and which line is what.  Only a message that is
 special (other separators, bytes that are not UTF-8, line breaks inside a field) is rewritten in Python, into a
 message with the standard separators, so that one set of SQL reads them all.
 Source: HL7 v2.8.2 chapter 2 (2.5 message construction, 2.7 escapes, 2.10.3 batches, 2.14.9 MSH), MLLP release 1.
@@ -18,9 +18,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ehrready.readers.arrays import integers, strings
-
-Integers = np.typing.NDArray[np.int64]
+from ehrready.readers.arrays import Integers, integers, numbers, slices, strings
 
 #: Every line end and MLLP byte (0x0b, 0x1c) becomes CR; other control bytes become a space: the canonical tables
 #: use 0x01 as a mark, this module the others.  Tab stays; ESC is kept for ISO 2022 (``_special``).
@@ -64,14 +62,16 @@ class Piece(NamedTuple):
 class Block:
     """The segments of some pieces.
 
-    All arrays of segments have the same length; ``message`` counts messages from 0 in the block, ``place`` the
-    segments of a message from 1, ``kind`` indexes ``kinds`` (``PID``).  A message has its ``piece`` and its place
-    in it (from 0).  ``junk`` are pieces with text outside of any message, ``batches`` the batch segments by piece,
+    A segment lies in ``data`` between ``starts`` and ``ends``.  All arrays of segments have the same length; ``message`` counts messages
+    from 0 in the block, ``place`` the segments of a message from 1, ``kind`` indexes ``kinds`` (``PID``).  A message has its ``piece`` and
+    its place in it (from 0).  ``junk`` are pieces with text outside of any message, ``batches`` the batch segments by piece,
     ``bad`` and ``repaired`` messages without usable separators and with bytes that no declared set explains; ``escapes`` are the marks
     (``ESCAPED``) in its segments.
     """
 
-    segments: pa.Array
+    data: bytes
+    starts: Integers
+    ends: Integers
     message: Integers
     place: Integers
     kind: Integers
@@ -100,12 +100,11 @@ def split(pieces: Sequence[Piece], wanted: Collection[str]) -> Block:
     pieces = [Piece(piece.file, _unglued(piece.data)) for piece in pieces]
     data = _joined(piece.data for piece in pieces)
     try:
-        text = strings([data]).cast(pa.large_string())
+        strings([data]).cast(pa.large_string())
     except pa.ArrowInvalid:
         data = _joined(b"".join(_repaired(piece.data)) for piece in pieces)
-        text = strings([data]).cast(pa.large_string())
-    lines = pc.split_pattern(text, "\r").flatten()
-    codes, prefixes = _distinct(lines, 4)
+    lines = _Lines(data)
+    codes, prefixes = lines.prefixes()
     what = np.array([_classify(prefix) for prefix in prefixes], np.int8)[codes]
     starts = np.isin(what, (_MARK, _MESSAGE, _BATCH))
     order = np.arange(len(what))
@@ -116,10 +115,10 @@ def split(pieces: Sequence[Piece], wanted: Collection[str]) -> Block:
     piece_of = piece[what == _MESSAGE]
     repaired = np.unique(message[inside & (what == _CHARSET)])
     inside &= what != _CHARSET
-    special = _special(lines, what, inside, message, len(piece_of), data)
+    special = _special(lines, what, inside, message, len(piece_of))
     plain, odd = order[inside & ~special[message]], order[inside & special[message]]
     bad: list[int] = []
-    rewritten = list(_rewritten(lines.take(integers(odd)).to_pylist(), message[odd].tolist(), bad))
+    rewritten = list(_rewritten(lines.texts(odd).to_pylist(), message[odd].tolist(), bad)) if len(odd) else []
     kinds = sorted(wanted)
     number = {name: i for i, name in enumerate(kinds)}
     kind_of = np.array([number.get(prefix[:3].decode("latin-1"), -1) for prefix in prefixes], np.int64)
@@ -127,12 +126,20 @@ def split(pieces: Sequence[Piece], wanted: Collection[str]) -> Block:
     owners = np.concatenate([message[plain], np.array([m for m, _ in rewritten], np.int64)])
     count = np.arange(len(owners))
     place = count - np.maximum.accumulate(np.where(np.diff(owners, prepend=-1) != 0, count, 0)) + 1
-    texts = [text.encode() for _, text in rewritten if text[:3] in number]
-    kept = lines.take(integers(plain[kind[: len(plain)] >= 0]))
-    segments, escapes = _marked(pa.concat_arrays([kept, strings(texts).cast(pa.large_string())]) if texts else kept)
+    kept = plain[kind[: len(plain)] >= 0]
+    marked = np.flatnonzero(lines.escaped(what)[kept])
+    # segments that are not as they were read lie behind the others
+    more = strings([text.encode() for _, text in rewritten if text[:3] in number]).cast(pa.large_string())
+    segments, escapes = _marked(pa.concat_arrays([lines.texts(kept[marked]), more]))
+    texts = segments.cast(pa.large_binary()).to_pylist()
+    borders = len(data) + np.cumsum([0, *map(len, texts)], dtype=np.int64)
+    begin, end = (np.concatenate([of[kept], at[len(marked) :]]) for of, at in ((lines.starts, borders[:-1]), (lines.ends, borders[1:])))
+    begin[marked], end[marked] = borders[: len(marked)], borders[1 : len(marked) + 1]
     trailers = order[what == _BATCH]
     return Block(
-        segments=segments,
+        data=b"".join([data, *texts]) if texts else data,
+        starts=begin,
+        ends=end,
         message=owners[kind >= 0],
         place=place[kind >= 0],
         kind=kind[kind >= 0],
@@ -140,11 +147,45 @@ def split(pieces: Sequence[Piece], wanted: Collection[str]) -> Block:
         piece_of=piece_of,
         place_in_piece=np.arange(len(piece_of)) - np.searchsorted(piece_of, np.arange(len(pieces)))[piece_of],
         junk=set(np.unique(piece[(what[owner] != _MESSAGE) & np.isin(what, (_SEGMENT, _OTHER))]).tolist()),
-        batches=list(zip(piece[trailers].tolist(), lines.take(integers(trailers)).to_pylist(), strict=True)),
+        batches=list(zip(piece[trailers].tolist(), lines.texts(trailers).to_pylist(), strict=True)),
         bad=bad,
         repaired=repaired,
         escapes=escapes,
     )
+
+
+class _Lines:
+    """The lines of a block in UTF-8: where each begins and ends."""
+
+    def __init__(self, data: bytes) -> None:
+        self.data, self.bytes = data, np.frombuffer(data, np.uint8)
+        breaks = np.flatnonzero(self.bytes == 0x0D)
+        self.starts = np.concatenate([np.zeros(1, np.int64), breaks + 1])
+        self.ends = np.append(breaks, len(data))
+
+    def prefixes(self) -> tuple[Integers, list[bytes]]:
+        """Return the first four bytes of each line as an index into the list of different ones."""
+        key = np.zeros(len(self.starts), np.int64)
+        for i in range(4 * bool(self.data)):
+            at = self.starts + i
+            key |= np.where(at < self.ends, self.bytes[np.minimum(at, len(self.bytes) - 1)], 0).astype(np.int64) << 8 * i
+        encoded = pc.dictionary_encode(integers(key))
+        # no byte of a block in one form is 0
+        return numbers(encoded.indices).astype(np.int64), [n.to_bytes(4, "little").rstrip(b"\0") for n in encoded.dictionary.to_pylist()]
+
+    def texts(self, which: Integers, most: int | None = None) -> pa.Array:
+        """Return some lines, in any order, or so many bytes of each."""
+        starts, ends = self.starts[which], self.ends[which]
+        return slices(self.data, starts, ends if most is None else np.minimum(ends, starts + most))
+
+    def with_byte(self, byte: int) -> Integers:
+        """Return the lines of each place where a byte is."""
+        return np.searchsorted(self.starts, np.flatnonzero(self.bytes == byte), "right") - 1
+
+    def escaped(self, what: np.typing.NDArray[np.int8]) -> np.typing.NDArray[np.bool_]:
+        """Say which lines have an escape character, beside the one that a header declares."""
+        found: np.typing.NDArray[np.bool_] = np.bincount(self.with_byte(0x5C), minlength=len(self.starts)) > (what == _MESSAGE)
+        return found
 
 
 def _joined(parts: Iterable[bytes]) -> bytes:
@@ -190,13 +231,6 @@ def _is_utf8(data: bytes) -> bool:
     return True
 
 
-def _distinct(lines: pa.Array, size: int) -> tuple[Integers, list[bytes]]:
-    """Return the first ``size`` bytes of each line as an index into the list of different ones."""
-    encoded = pc.binary_slice(lines.cast(pa.large_binary()), 0, size).dictionary_encode()
-    codes = np.frombuffer(encoded.indices.buffers()[1], np.int32, len(encoded)) if len(encoded) else np.zeros(0, np.int32)
-    return codes.astype(np.int64), encoded.dictionary.to_pylist()
-
-
 def _classify(prefix: bytes) -> int:
     """Say what a line is by its first four bytes, as if its separator were the standard one."""
     if not prefix.strip():
@@ -212,19 +246,19 @@ def _classify(prefix: bytes) -> int:
 
 
 def _special(
-    lines: pa.Array, what: np.typing.NDArray[np.int8], inside: np.typing.NDArray[np.bool_], message: Integers, n: int, data: bytes
+    lines: _Lines, what: np.typing.NDArray[np.int8], inside: np.typing.NDArray[np.bool_], message: Integers, n: int
 ) -> np.typing.NDArray[np.bool_]:
     """Mark the messages that need rewriting: other separators, lines that are no segment, ISO 2022 escapes."""
     special = np.zeros(max(n, 1), np.bool_)
     headers = np.flatnonzero(what == _MESSAGE)
-    codes, prefixes = _distinct(lines.take(integers(headers)), 10)
-    standard = np.array([bool(_STANDARD.match(prefix)) for prefix in prefixes], np.bool_)
+    encoded = lines.texts(headers, 10).cast(pa.large_binary()).dictionary_encode()
+    standard = np.array([bool(_STANDARD.match(prefix)) for prefix in encoded.dictionary.to_pylist()], np.bool_)
     if len(headers):
-        special[message[headers]] = ~standard[codes]
+        special[message[headers]] = ~standard[numbers(encoded.indices)]
     special[message[inside & (what == _OTHER)]] = True
-    if b"\x1b" in data:
-        escaped = pc.match_substring(lines, "\x1b").to_pylist()
-        special[message[inside & np.array(escaped, np.bool_)]] = True
+    if b"\x1b" in lines.data:
+        escaped = np.unique(lines.with_byte(0x1B))
+        special[message[escaped[inside[escaped]]]] = True
     return special
 
 

@@ -125,7 +125,10 @@ class Columns:
             cleaned += [f"clean(g{place}_{leaf}) AS g{place}_k{leaf[1:]}" for leaf in leaves if f"g{place}_k{leaf[1:]}" in used]
         source = f"SELECT {', '.join(['*', *cleaned])} FROM _different"
         for layer in self.layers:
-            steps = [f"{_PLACED.sub(lambda leaf: 'NULL::VARCHAR' if leaf[1] in empty else leaf[0], sql)} AS {name}" for name, sql in layer.items()]
+            steps = [
+                f"{_PLACED.sub(lambda leaf: 'NULL::VARCHAR' if leaf[1] in empty else leaf[0], sql)} AS {name}"
+                for name, sql in layer.items()
+            ]
             source = f"SELECT {', '.join(['*', *steps])} FROM ({source})"
         made = f"SELECT {', '.join(parts)} FROM ({source})"
         further = ", ".join(f'{sql} AS "{name}"' for name, sql in self.further.items())
@@ -181,7 +184,7 @@ def tell(con: duckdb.DuckDBPyConnection, columns: Columns, leaves: pa.Table) -> 
     whole = {name: one_array(leaves.column(name)) for name in leaves.column_names}
     parts: list[tuple[Integers | None, Integers | None]] = []
     for wanted, _ in columns.groups:
-        parts.append((None, None) if n <= FEW and wanted else _different([whole[alias] for alias in wanted], n))
+        parts.append((None, None) if n <= FEW and wanted else alike([whole[alias] for alias in wanted], n))
     most = max((n if first is None else len(first) for _, first in parts), default=0)
     given, names = [integers(np.arange(most))], ["i"]
     for place, ((wanted, _), (_, first)) in enumerate(zip(columns.groups, parts, strict=True)):
@@ -209,8 +212,11 @@ def side_by_side(columns: Mapping[str, pa.Array]) -> pa.Table:
     return pa.Table.from_arrays([_padded(column, most) for column in columns.values()], names=list(columns))
 
 
-def _different(columns: Sequence[pa.Array], n: int) -> tuple[Integers, Integers]:
-    """Return, for each row, which of the different rows of some columns it is, and where each of these comes first."""
+def alike(columns: Sequence[pa.Array], n: int) -> tuple[Integers, Integers]:
+    """Return, for each row, which of the different rows of some columns it is, and where each of these comes first.
+
+    A dictionary column may have values of no row: these are numbered, too, and their place is 0.
+    """
     codes, size = np.zeros(n, np.int64), 1
     for which, k in _coded(columns, n):
         if size == 1:

@@ -55,12 +55,12 @@ def test_mutations_are_read_or_rejected(published: list[bytes], tmp_path: Path) 
 
 
 def test_a_reader_that_crashes_still_keeps_the_law(published: list[bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from ehrready.readers import hl7v2_sql
+    from ehrready.readers import hl7v2_write
 
     def breaks(*arguments: object) -> None:
         raise RuntimeError("a value of a patient")
 
-    monkeypatch.setattr(hl7v2_sql, "finish", breaks)
+    monkeypatch.setattr(hl7v2_write, "finish", breaks)
     profile, entries = profile_of(tmp_path / "m", published[:5])
     assert {entry.status for entry in entries.values()} == {"unreadable"}
     assert profile.total("read") == profile.total("profiled") + profile.total("rejected")

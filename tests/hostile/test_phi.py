@@ -15,7 +15,7 @@ DRIVER = Path(__file__).parent / "driver.py"
 CALL_SITES = [
     "ehrready.sources:expand", "ehrready.sources:recognise", "ehrready.sources:head", "ehrready.readers.blocks:open_stream",
     "ehrready.readers.fhir:FhirReader.read", "ehrready.readers.fhir:FhirReader.recognise", "ehrready.readers.fhir:_strict",
-    "ehrready.readers.fhir_sql:parse", "ehrready.readers.fhir_sql:write", "ehrready.readers.fhir_resolve:resolve", "ehrready.readers.fhir_leaves:Columns.select",
+    "ehrready.readers.fhir_sql:parse", "ehrready.readers.fhir_sql:write", "ehrready.readers.fhir_resolve:resolve", "ehrready.readers.leaves:Columns.select",
     "ehrready.concepts:prepare", "ehrready.concepts:share",
     "ehrready.engines.duckdb:open_engine", "ehrready.engines.duckdb:lock", "ehrready.engines.duckdb:profiled",
     "ehrready.ledger:Ledger.add", "ehrready.ledger:Ledger.close", "ehrready.measure:measure", "ehrready.codings:measure",
