@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import Executor, Future
 from typing import TYPE_CHECKING
 
 import orjson
 
-from ehrready.checks.base import CHECKS, CannotCount, Outcome, skip
+from ehrready.checks.base import CHECKS, CannotCount, Counted, Outcome, skip
 from ehrready.profile import Frame, Profile
 
 if TYPE_CHECKING:
@@ -20,15 +21,33 @@ if TYPE_CHECKING:
 SCOPE = "scope"
 
 
-def measure(con: duckdb.DuckDBPyConnection, rules: Iterable[Rule]) -> Frame:
+#: Counts under way, by a rule's id and digest.
+Begun = Mapping[tuple[str, str], "Future[list[Counted]]"]
+
+
+def begin(con: duckdb.DuckDBPyConnection, rules: Iterable[Rule], beside: Executor) -> Begun:
+    """Start what counts without the engine (``Check.apart``), beside the measures that group and count in it."""
+    begun: dict[tuple[str, str], Future[list[Counted]]] = {}
+    for rule in rules:
+        check = CHECKS[rule.check]
+        if check.measured and check.apart and check.apart(con):
+            begun[rule.id, rule.digest] = beside.submit(_counted, check.measured(con, rule.options))
+    return begun
+
+
+def _counted(found: list[Counted] | Callable[[], list[Counted]]) -> list[Counted]:
+    return found() if callable(found) else found
+
+
+def measure(con: duckdb.DuckDBPyConnection, rules: Iterable[Rule], begun: Begun) -> Frame:
     """Count what the rules ask for; one that fails is a row with its reason, and the others are counted all the same."""
     frame: Frame = {}
     for rule in rules:
-        count = CHECKS[rule.check].measured
+        count, under_way = CHECKS[rule.check].measured, begun.get((rule.id, rule.digest))
         if count is None:
             continue
         try:
-            for row in count(con, rule.options):
+            for row in under_way.result() if under_way else _counted(count(con, rule.options)):
                 about = {} if row.people else {SCOPE: "table"}
                 group = orjson.dumps(dict(row.group) | about, option=orjson.OPT_SORT_KEYS).decode()
                 key, before = (rule.id, rule.digest, group, ""), frame.get((rule.id, rule.digest, group, ""), (0, 0, 0, 0))

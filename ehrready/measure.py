@@ -7,7 +7,8 @@ so that distinct patients and the moments for the design effect (Σn², Σn·of)
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 from ehrready import cells, codings, custom, narrow, overlaps, relations, sites, states, values
@@ -26,12 +27,19 @@ if TYPE_CHECKING:
 
 
 def measure(
-    con: duckdb.DuckDBPyConnection, ledger: Ledger, *, name: str = "dataset", store: Store | None = None, rules: Iterable[Rule] = ()
+    con: duckdb.DuckDBPyConnection,
+    ledger: Ledger,
+    *,
+    name: str = "dataset",
+    store: Store | None = None,
+    rules: Iterable[Rule] = (),
+    meanwhile: Callable[[], None] | None = None,
 ) -> Profile:
     """Measure the canonical tables of ``con`` and the closed ledger into an exact profile.
 
     ``store`` holds the release tables against which codes and displays are judged at their date; of ``rules`` those are
     measured that say themselves what is to be counted, and the sites that have limits of their own are measured apart.
+    ``meanwhile`` is done beside it: Python is idle while the engine groups and counts.
     """
     profile = Profile(name)
     frames = profile.frames
@@ -41,13 +49,17 @@ def measure(
     if formats == {PREDICTIONS}:
         production.measure(con, frames, records=False)
         return profile
-    _records(con, frames, store)
-    frames["types"] = _frame(con, 'SELECT format, "type", sum(n) FROM types GROUP BY 1, 2', 2)
-    _columns(con, frames)
-    _views(con)
-    overlaps.measure(con, frames)
     rules = tuple(rules)
-    frames["custom"] = custom.measure(con, rules)
+    with ThreadPoolExecutor(1) as beside:
+        begun = custom.begin(con, rules, beside)
+        if meanwhile is not None:
+            beside.submit(meanwhile)
+        _records(con, frames, store)
+        frames["types"] = _frame(con, 'SELECT format, "type", sum(n) FROM types GROUP BY 1, 2', 2)
+        _columns(con, frames)
+        _views(con)
+        overlaps.measure(con, frames)
+        frames["custom"] = custom.measure(con, rules, begun)
     if PREDICTIONS in formats:
         production.measure(con, frames)
     named = sites.to_measure(rules)

@@ -33,6 +33,8 @@ class Options:
     worklists: str | None = None
     stamp: str | None = None
     resume: str | None = None
+    #: done beside measuring, when Python is idle: what the outputs need (``outputs.prepare``)
+    meanwhile: Callable[[], None] | None = field(default=None, compare=False)
     progress: Progress = field(default=lambda stage, done, of: None, compare=False)
 
     def public(self) -> dict[str, Any]:

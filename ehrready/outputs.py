@@ -60,6 +60,19 @@ OUTPUTS: dict[str, Render] = {
 }  # fmt: skip
 
 
+def prepare(targets: Mapping[str, str | None]) -> Callable[[], None] | None:
+    """Return what can be done for the outputs before there is a scorecard; None when that is nothing."""
+    if not targets.get("html"):
+        return None
+
+    def work() -> None:
+        from ehrready.reporters import html
+
+        html.prepare()
+
+    return work
+
+
 def chosen(targets: Mapping[str, str | None], reports: Sequence[str] = ()) -> list[tuple[str, str, Render]]:
     """Return (name, target, renderer) of the outputs that were asked for; ``reports`` are ``NAME=FILE`` of other packages.
 

@@ -70,7 +70,7 @@ def read_profile(
         if options.engine == "duckdb" and not narrow.there(con):  # then no rule of a user asks the engine, and files are still looked at
             engine.lock(con)  # on Spark a rule's query is one SELECT of canonical tables, as DuckDB parses it
         options.progress("measuring", 0, 1)
-        profile = measure(con, ledger, name=options.name, store=Store.open(options.terminology), rules=rules)
+        profile = measure(con, ledger, name=options.name, store=Store.open(options.terminology), rules=rules, meanwhile=options.meanwhile)
         if also is not None:
             also(con)
     profile.source_elements = {element: " | ".join(sorted(set(places))) for element, places in sorted(elements.items())}

@@ -102,6 +102,10 @@ class CannotCount(Exception):
         super().__init__(message)
 
 
+#: Counts for a rule, of the engine and the rule's options, or a function that counts without the engine.
+Measured = Callable[[Any, dict[str, Any]], "list[Counted] | Callable[[], list[Counted]]"]
+
+
 @dataclass(frozen=True, slots=True)
 class Check:
     """A registered check: ``compares`` when it needs a training profile, ``whole`` when it has no element.
@@ -112,7 +116,8 @@ class Check:
 
     ``by_state``: it reads nothing but the states of an element, which are measured by site, too.  ``measured``: counts
     for a check whose rules say themselves what is to be counted, from the locked engine and the rule's options
-    (ehrready.custom).  ``may_compare``: it takes the training profile where there is one, else None.  ``lint`` returns what is wrong with the options beyond their types.
+    (ehrready.custom).  ``apart``: says whether what ``measured`` does with what it fetched is to be done beside the other measures; it then returns
+    a function that counts.  ``may_compare``: it takes the training profile where there is one, else None.  ``lint`` returns what is wrong with the options beyond their types.
     """
 
     name: str
@@ -124,9 +129,10 @@ class Check:
     decides: bool
     options: dict[str, inspect.Parameter]
     by_state: bool = False
-    measured: Callable[[Any, dict[str, Any]], list[Counted]] | None = None
+    measured: Measured | None = None
     lint: Callable[[dict[str, Any]], list[str]] | None = None
     may_compare: bool = False
+    apart: Callable[[Any], bool] | None = None
 
     @property
     def by_site(self) -> bool:
@@ -159,9 +165,10 @@ def check(
     looks_up: bool = False,
     decides: bool = False,
     by_state: bool = False,
-    measured: Callable[[Any, dict[str, Any]], list[Counted]] | None = None,
+    measured: Measured | None = None,
     lint: Callable[[dict[str, Any]], list[str]] | None = None,
     may_compare: bool = False,
+    apart: Callable[[Any], bool] | None = None,
 ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Register a function as a check; its name with dashes is the ``check`` of a rule."""
 
@@ -172,7 +179,7 @@ def check(
         if name in CHECKS or dimension not in (*DIMENSIONS, *EXTRA_DIMENSIONS):
             raise ValueError(f"check {name} is registered twice or its dimension is unknown")
         CHECKS[name] = Check(
-            name, dimension, run, compares, whole, looks_up, decides or compares or may_compare, options, by_state, measured, lint, may_compare
+            name, dimension, run, compares, whole, looks_up, decides or compares or may_compare, options, by_state, measured, lint, may_compare, apart
         )  # fmt: skip
         return run
 

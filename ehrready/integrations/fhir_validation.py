@@ -21,7 +21,7 @@ from ehrready.checks.base import CannotCount
 #: FHIR version to the package that holds its models.
 VERSIONS = {"R4": "fhir.resources.R4B", "R4B": "fhir.resources.R4B", "R5": "fhir.resources", "STU3": "fhir.resources.STU3"}
 #: From so many resources on, other processes help: importing the models costs each of them a second.
-_MANY = 5_000
+MANY = 5_000
 _CHUNK = 1_000
 #: Resources of a contained or unknown type are validated as far as the models know them.
 _UNKNOWN = "unknown-type"
@@ -61,7 +61,7 @@ def validate(texts: Sequence[str], version: str = "R4B", processes: int | None =
     except ImportError:
         raise CannotCount("fhir.resources is not installed: pip install fhir.resources", "not-applicable") from None
     workers = processes or os.cpu_count() or 1
-    if len(texts) < _MANY or workers == 1:
+    if len(texts) < MANY or workers == 1:
         parts = [_some(version, texts)]
     else:
         from concurrent.futures import ProcessPoolExecutor

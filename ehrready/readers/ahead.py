@@ -13,6 +13,7 @@ from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Generic, TypeVar
 
+R = TypeVar("R")
 S = TypeVar("S")
 T = TypeVar("T")
 
@@ -63,26 +64,31 @@ def ahead(items: Iterable[T], most: int = 1) -> Generator[T, None, None]:
 class Behind(Generic[T]):
     """Does pieces of work in threads beside what makes the next piece: a context, whose end awaits the last one.
 
-    A piece has two parts: the first part of one is done beside the second part of the one before.  What a piece gives is handed out when the
-    one after the next is started, so that everything comes in the same order in every run.
+    A piece has three parts, each with a thread of its own: while the last part of one is done, others are at an earlier part.  What a piece
+    gives is handed out when the ``MOST``-th after it is started, so that everything comes in the same order in every run.
     """
 
+    #: pieces that may be in work when another one is started
+    MOST = 2
+
     def __init__(self) -> None:
-        self._first, self._second = ThreadPoolExecutor(1), ThreadPoolExecutor(1)
+        self._threads = [ThreadPoolExecutor(1) for _ in range(3)]
         self._waiting: deque[Future[list[T]]] = deque()
 
     def __enter__(self) -> Behind[T]:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._first.shutdown(cancel_futures=True)
-        self._second.shutdown(cancel_futures=True)
+        for thread in self._threads:
+            thread.shutdown(cancel_futures=True)
 
-    def then(self, first: Callable[[], S], second: Callable[[S], Iterable[T]]) -> list[T]:
+    def then(self, first: Callable[[], R], second: Callable[[R], S], third: Callable[[S], Iterable[T]]) -> list[T]:
         """Start a piece, and return what the pieces gave that must end before; an error of theirs is raised."""
-        found = self._ended(1)
-        made = self._first.submit(first)
-        self._waiting.append(self._second.submit(lambda: list(second(made.result()))))
+        found = self._ended(self.MOST)
+        one, two, three = self._threads
+        begun = one.submit(first)
+        made = two.submit(lambda: second(begun.result()))
+        self._waiting.append(three.submit(lambda: list(third(made.result()))))
         return found
 
     def rest(self) -> list[T]:

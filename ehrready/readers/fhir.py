@@ -110,9 +110,9 @@ class FhirReader:
         self._wording = concepts.Wording(PARSE)
         fhir_sql.prepare(con, mapping(), shared=self.shared)
         con.execute("CREATE OR REPLACE TEMP TABLE fhir_sample (record BIGINT, type VARCHAR, place BIGINT, text VARCHAR)")
-        # what looks at blocks and what parses them have connections of their own: the tables are written on the first one meanwhile
+        # what looks at blocks, what parses them and what computes columns have connections of their own: the tables are written on the first one meanwhile
         with contextlib.ExitStack() as stack:
-            looking, self._parsing = (stack.enter_context(contextlib.closing(con.cursor())) for _ in range(2))
+            looking, self._parsing, self._telling = (stack.enter_context(contextlib.closing(con.cursor())) for _ in range(3))
             self._behind = stack.enter_context(Behind[Event]())
             size = blocks_of.BLOCK_BYTES // (SMALLER if memory_of(con) < LITTLE_MEMORY else 1)
             for kind in ("ndjson", "document"):
@@ -236,7 +236,7 @@ class FhirReader:
             total -= sizes[name]
             rows = pa.concat_tables(self._waiting.pop(name))
             yield from self._behind.then(
-                functools.partial(self._parse, name, rows), functools.partial(self._write, con, name, rows, blocks)
+                functools.partial(self._parse, name, rows), self._tell, functools.partial(self._write, con, name, rows, blocks)
             )
 
     def _enter(self, con: duckdb.DuckDBPyConnection, opened: fhir_bundles.Opened, groups: dict[str, list[pa.Table]]) -> Iterator[Event]:
@@ -265,11 +265,15 @@ class FhirReader:
         if blocks.unfinished.get(file) == pos:
             yield Ended(file, "truncated")
 
-    def _parse(self, name: str, rows: pa.Table) -> fhir_sql.Parsed | None:
+    def _parse(self, name: str, rows: pa.Table) -> fhir_sql.Leafed | None:
         """Parse the resources of one type, beside those of others; None for types that are not mapped."""
         if name not in extracted() or name in {"Bundle", "Medication"}:
             return None
         return fhir_sql.parse(self._parsing, mapping(), name, rows, shared=self.shared)
+
+    def _tell(self, found: fhir_sql.Leafed | None) -> fhir_sql.Parsed | None:
+        """Compute the columns of parsed resources, beside the parsing of others."""
+        return fhir_sql.columns(self._telling, found) if found else None
 
     def _write(
         self, con: duckdb.DuckDBPyConnection, name: str, rows: pa.Table, blocks: Blocks, parsed: fhir_sql.Parsed | None

@@ -94,23 +94,36 @@ class Parsed:
     wrong: Sequence[str]
 
 
-def parse(con: duckdb.DuckDBPyConnection, mapping: dict[str, Any], kind: str, rows: pa.Table, *, shared: bool) -> Parsed:
-    """Parse the resources of one mapped type (record, url, text); nothing is written.  ``shared``: for measures that read numbers."""
+@dataclass(frozen=True, slots=True)
+class Leafed:
+    """Resources of one type as the leaves of their columns; ``broken`` are the records whose text is no JSON."""
+
+    form: _Form
+    leaves: pa.Table
+    broken: list[int]
+
+
+def parse(con: duckdb.DuckDBPyConnection, mapping: dict[str, Any], kind: str, rows: pa.Table, *, shared: bool) -> Leafed:
+    """Parse the resources of one mapped type (record, url, text).  ``shared``: for measures that read numbers."""
     table = next(table for table, entry in mapping.items() if kind in entry["types"])
     form = _form(table, kind, rows.column("url").null_count < len(rows), shared)
     con.register("_rows", batched(rows))
     leaves = con.sql(form.parse).to_arrow_table()
     con.unregister("_rows")
     broken: list[int] = leaves.column("record").filter(leaves.column("broken")).to_pylist()
-    if broken:
-        leaves = leaves.filter(pc.invert(leaves.column("broken")))
+    return Leafed(form, leaves.filter(pc.invert(leaves.column("broken"))) if broken else leaves, broken)
+
+
+def columns(con: duckdb.DuckDBPyConnection, found: Leafed) -> Parsed:
+    """Compute the columns of parsed resources; nothing is written."""
+    form, leaves = found.form, found.leaves
     if not len(leaves):
-        return Parsed(form, leaves, broken, None, {}, ())
+        return Parsed(form, leaves, found.broken, None, {}, ())
     told = tell(con, form.columns, leaves)
     concepts = {element.column: told.different(element.column) for element in form.elements}
     wrong = _wrong(con, form, told, side_by_side({column: texts for column, (texts, _) in concepts.items()}))
     wrong += [form.nulls] * bool(form.nulls and pc.any(leaves.column("has_null")).as_py())
-    return Parsed(form, leaves, broken, told, concepts, wrong)
+    return Parsed(form, leaves, found.broken, told, concepts, wrong)
 
 
 def write(con: duckdb.DuckDBPyConnection, parsed: Parsed, rows: pa.Table, wording: concepts.Wording) -> None:

@@ -8,6 +8,7 @@ Content Security Policy allows nothing but the one style sheet and the one scrip
 from __future__ import annotations
 
 import base64
+import functools
 import hashlib
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
@@ -27,6 +28,9 @@ _FILTERS = (
     "number", "percent", "whole", "points", "month", "release", "size", "plain", "words", "tied", "plural", "table", "where", "inline", "system", "sentence", "gist", "ticks"
 )  # fmt: skip
 
+#: Templates of other pages.
+_OTHERS = ("diff.html", "status.html")
+
 
 def render(scorecard: Scorecard) -> str:
     """Return the report as one HTML page; the same scorecard gives the same text."""
@@ -43,6 +47,14 @@ def page(template: str, names: Mapping[str, Any], **more: Any) -> str:
     return environment.get_template(template).render(policy=policy, **names, **more)
 
 
+def prepare() -> None:
+    """Compile the templates of the report, which :func:`render` else does."""
+    environment = _environment()
+    for name in (name for name in environment.list_templates() if name not in _OTHERS):
+        environment.get_template(name)
+
+
+@functools.cache
 def _environment() -> jinja2.Environment:
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("ehrready.reporters", "templates"),

@@ -53,15 +53,15 @@ def test_pieces_are_written_in_order_and_handed_out_with_their_piece() -> None:
         return [f"wrote {n}"]
 
     with Behind[str]() as behind:
-        given = [behind.then(functools.partial(make, n), write) for n in range(4)]
+        given = [behind.then(functools.partial(make, n), lambda m: m + 1, write) for n in range(5)]
         rest = behind.rest()
-    assert written == [0, 10, 20, 30]
-    assert given == [[], [], ["wrote 0"], ["wrote 10"]]
-    assert rest == ["wrote 20", "wrote 30"]
+    assert written == [1, 11, 21, 31, 41]
+    assert given == [[], [], [], ["wrote 1"], ["wrote 11"]]
+    assert rest == ["wrote 21", "wrote 31", "wrote 41"]
 
 
-@pytest.mark.parametrize("broken", ["first", "second"])
-def test_an_error_of_a_piece_is_raised_and_ends_the_threads(broken: str) -> None:
+@pytest.mark.parametrize("broken", [0, 1, 2])
+def test_an_error_of_a_piece_is_raised_and_ends_the_threads(broken: int) -> None:
     def part(fails: bool, *_: object) -> list[str]:
         if fails:
             raise OSError("gone")
@@ -69,7 +69,8 @@ def test_an_error_of_a_piece_is_raised_and_ends_the_threads(broken: str) -> None
 
     def work() -> None:
         with Behind[str]() as behind:
-            behind.then(functools.partial(part, broken == "first"), functools.partial(part, broken == "second"))
+            first, second, third = (functools.partial(part, broken == n) for n in range(3))
+            behind.then(first, second, third)
             behind.rest()
 
     before = threading.active_count()
