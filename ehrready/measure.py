@@ -7,12 +7,13 @@ so that distinct patients and the moments for the design effect (Σn², Σn·of)
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import TYPE_CHECKING, TypeVar
 
 from ehrready import cells, codings, custom, narrow, overlaps, relations, sites, states, values
-from ehrready.engines.duckdb import quote
+from ehrready.engines.duckdb import LITTLE_MEMORY, is_duckdb, memory_of, quote
 from ehrready.production import FORMAT as PREDICTIONS
 from ehrready.production import measure as production
 from ehrready.profile import Frame, Profile, empty
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
     from ehrready.ledger import Ledger
     from ehrready.rules import Rule
     from ehrready.terminology.releases import Store
+
+T = TypeVar("T")
 
 
 def measure(
@@ -50,11 +53,11 @@ def measure(
         production.measure(con, frames, records=False)
         return profile
     rules = tuple(rules)
-    with ThreadPoolExecutor(1) as beside:
-        begun = custom.begin(con, rules, beside)
+    with _Beside(con) as beside:
+        begun = custom.begin(con, rules, beside.python)
         if meanwhile is not None:
-            beside.submit(meanwhile)
-        _records(con, frames, store)
+            beside.python.submit(meanwhile)
+        _records(con, frames, store, beside)
         frames["types"] = _frame(con, 'SELECT format, "type", sum(n) FROM types GROUP BY 1, 2', 2)
         _columns(con, frames)
         _views(con)
@@ -70,20 +73,46 @@ def measure(
     return profile
 
 
-def _records(con: duckdb.DuckDBPyConnection, frames: dict[str, Frame], store: Store | None) -> None:
+class _Beside:
+    """What is done beside the measures: work of ``python``, and in the engine what asks the canonical tables alone.
+
+    The latter only where the measures do not fill the engine anyway: with memory for two statements at once, and with records that are rows.
+    """
+
+    def __init__(self, con: duckdb.DuckDBPyConnection) -> None:
+        self.python, self._engine = ThreadPoolExecutor(1), ThreadPoolExecutor(1)
+        roomy = is_duckdb(con) and not narrow.there(con) and memory_of(con) >= LITTLE_MEMORY
+        self._con = con.cursor() if roomy else None  # temporary tables are a connection's own
+
+    def __enter__(self) -> _Beside:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for threads in (self.python, self._engine):
+            threads.shutdown(cancel_futures=True)
+        if self._con is not None:
+            self._con.close()
+
+    def begin(self, work: Callable[[duckdb.DuckDBPyConnection], T]) -> Future[T] | None:
+        """Start some work of the engine; None where it is to be done when its turn comes."""
+        return self._engine.submit(work, self._con) if self._con is not None else None
+
+
+def _records(con: duckdb.DuckDBPyConnection, frames: dict[str, Frame], store: Store | None, beside: _Beside | None = None) -> None:
     """Measure the records of the canonical tables: what is the same for the whole data set and for the records of one site."""
+    tables = [table for table in TABLES if con.execute(f'SELECT 1 FROM "{table}" WHERE excluded IS NULL LIMIT 1').fetchone()]
+    alone = beside.begin(functools.partial(relations.apart, tables=tables)) if beside else None
     cells.build(con)
     codings.measure(con, frames, store)
     made = states.build(con)
     _demographic(con, [table.name for table in made if table.name not in {"patient", "condition", "allergy"}])
-    tables = [table for table in TABLES if con.execute(f'SELECT 1 FROM "{table}" WHERE excluded IS NULL LIMIT 1').fetchone()]
     short = narrow.tables(con)
     tables = [table for table in TABLES if table in tables or table in short]
     states.measure(con, frames, made, tables)
     _excluded(con, frames)
     frames["defects"] = _frame(con, "SELECT element, kind, count(*), count(DISTINCT patient_id) FROM defect GROUP BY 1, 2", 2)
     values.measure(con, frames)
-    relations.measure(con, frames, tables)
+    relations.measure(con, frames, tables, alone.result() if alone else relations.apart(con, tables))
 
 
 def _frame(con: duckdb.DuckDBPyConnection, sql: str, keys: int) -> Frame:

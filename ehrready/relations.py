@@ -22,16 +22,26 @@ if TYPE_CHECKING:
 AT_ONCE = 2_000_000
 
 
-def measure(con: duckdb.DuckDBPyConnection, frames: dict[str, Frame], tables: Sequence[str]) -> None:
-    """Fill ``categories`` and the rows of ``relations`` about identities; those that are flags of a record are ehrready.states."""
+def apart(con: duckdb.DuckDBPyConnection, tables: Sequence[str]) -> tuple[Frame, Frame]:
+    """Return the rows of ``relations`` about ids, and ``categories``: of the canonical tables alone, no matter what else was measured."""
+    ids: Frame = {}
+    categories: Frame = {}
+    _ids(con, ids, tables)
+    _categories(con, categories, tables)
+    return ids, categories
+
+
+def measure(con: duckdb.DuckDBPyConnection, frames: dict[str, Frame], tables: Sequence[str], found: tuple[Frame, Frame]) -> None:
+    """Fill ``categories`` and the rows of ``relations`` about identities, with what :func:`apart` ``found``; flags of a record are ehrready.states."""
     frame = frames["relations"]
-    _identities(con, frame, tables)
+    frame.update(found[0])
+    _copies(con, frame, tables)
     _visits(con, frame, tables)
-    _categories(con, frames["categories"], tables)
+    frames["categories"].update(found[1])
 
 
-def _identities(con: duckdb.DuckDBPyConnection, frame: Frame, tables: Sequence[str]) -> None:
-    """Count surplus records: an id given twice within its type; the same number for a patient, code and time of day."""
+def _ids(con: duckdb.DuckDBPyConnection, frame: Frame, tables: Sequence[str]) -> None:
+    """Count surplus records: an id given twice within its type."""
     short = narrow.tables(con)
     for table in tables:
         if table in short:
@@ -52,8 +62,13 @@ def _identities(con: duckdb.DuckDBPyConnection, frame: Frame, tables: Sequence[s
                 f'"{table}" JOIN twice USING (source_type, id) WHERE excluded IS NULL)'
             ).fetchone() or (0, 0)
             frame[f"{table}.id", "duplicate-id"] = (int(row[0]), int(total[0]), int(row[1]))
+
+
+def _copies(con: duckdb.DuckDBPyConnection, frame: Frame, tables: Sequence[str]) -> None:
+    """Count surplus records: the same number for a patient, code and time of day."""
     if "observation" not in tables:
         return
+    short = narrow.tables(con)
     told, kind, own, rows = "reading", "source_type", "o.encounter_id, o.status", "observation"
     if "observation" in short:
         told, kind, own, rows = (

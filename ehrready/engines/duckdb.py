@@ -26,6 +26,8 @@ NO_ROOM = "the temporary folder cannot be written or its disk is full: set TMPDI
 NO_MEMORY = "there is not enough memory for this source: give more with --memory, or use fewer --threads; nothing was written"
 #: Of the memory that a run is given the engine has all but so many bytes, and at least this share.
 BESIDE, ENGINE_SHARE = 400 * 1024**2, 0.65
+#: With less than this for the engine (bytes), less is done at once.
+LITTLE_MEMORY = 2 * 1024**3
 _STALE_SECONDS = 7 * 24 * 3600
 
 
@@ -99,6 +101,11 @@ def _connect(config: dict[str, str | bool | int | float | list[str]]) -> duckdb.
         return duckdb.connect(":memory:", config=config)
     except (duckdb.InvalidInputException, duckdb.ParserException):
         raise UsageError("--memory must be a size such as 4GB or 512MB, --threads a whole number") from None
+
+
+def is_duckdb(con: object) -> bool:
+    """Say whether measures run in DuckDB itself and not in an engine that takes its place."""
+    return isinstance(con, duckdb.DuckDBPyConnection)
 
 
 def memory_of(con: duckdb.DuckDBPyConnection) -> int:

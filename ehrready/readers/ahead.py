@@ -11,10 +11,8 @@ import threading
 from collections import deque
 from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
-R = TypeVar("R")
-S = TypeVar("S")
 T = TypeVar("T")
 
 
@@ -64,16 +62,16 @@ def ahead(items: Iterable[T], most: int = 1) -> Generator[T, None, None]:
 class Behind(Generic[T]):
     """Does pieces of work in threads beside what makes the next piece: a context, whose end awaits the last one.
 
-    A piece has three parts, each with a thread of its own: while the last part of one is done, others are at an earlier part.  What a piece
-    gives is handed out when the ``MOST``-th after it is started, so that everything comes in the same order in every run.
+    A piece has several ``parts``, each with a thread of its own: while the last part of one is done, others are at an earlier part.  What a
+    piece gives is handed out when the ``MOST``-th after it is started, so that everything comes in the same order in every run.
     """
 
     #: pieces that may be in work when another one is started
     MOST = 2
 
-    def __init__(self) -> None:
-        self._threads = [ThreadPoolExecutor(1) for _ in range(3)]
-        self._waiting: deque[Future[list[T]]] = deque()
+    def __init__(self, parts: int = 2) -> None:
+        self._threads = [ThreadPoolExecutor(1) for _ in range(parts)]
+        self._waiting: deque[Future[Iterable[T]]] = deque()
 
     def __enter__(self) -> Behind[T]:
         return self
@@ -82,13 +80,16 @@ class Behind(Generic[T]):
         for thread in self._threads:
             thread.shutdown(cancel_futures=True)
 
-    def then(self, first: Callable[[], R], second: Callable[[R], S], third: Callable[[S], Iterable[T]]) -> list[T]:
-        """Start a piece, and return what the pieces gave that must end before; an error of theirs is raised."""
+    def then(self, first: Callable[[], Any], *others: Callable[[Any], Any]) -> list[T]:
+        """Start a piece: each of its parts is given what the one before made, and the last gives the events.
+
+        Returns what the pieces gave that must end before; an error of theirs is raised.
+        """
         found = self._ended(self.MOST)
-        one, two, three = self._threads
-        begun = one.submit(first)
-        made = two.submit(lambda: second(begun.result()))
-        self._waiting.append(three.submit(lambda: list(third(made.result()))))
+        made = self._threads[0].submit(first)
+        for thread, part in zip(self._threads[1:-1], others[:-1], strict=True):
+            made = thread.submit(_after, made, part)
+        self._waiting.append(self._threads[-1].submit(lambda: list(others[-1](made.result()))))
         return found
 
     def rest(self) -> list[T]:
@@ -100,3 +101,7 @@ class Behind(Generic[T]):
         while len(self._waiting) > left:
             found += self._waiting.popleft().result()
         return found
+
+
+def _after(before: Future[Any], part: Callable[[Any], Any]) -> Any:
+    return part(before.result())

@@ -20,7 +20,7 @@ import orjson
 import pyarrow as pa
 
 from ehrready import concepts
-from ehrready.engines.duckdb import memory_of, quote
+from ehrready.engines.duckdb import LITTLE_MEMORY, memory_of, quote
 from ehrready.readers import blocks as blocks_of
 from ehrready.readers import fhir_bundles, fhir_resolve, fhir_sql
 from ehrready.readers.ahead import Behind, ahead
@@ -46,8 +46,8 @@ def resource_types() -> tuple[str, ...]:
 
 #: Blocks of resources that wait for more of their type before they are extracted.
 MOST_WAITING = 2
-#: With less memory than this for the engine, blocks are smaller: in bytes, and by what factor.
-LITTLE_MEMORY, SMALLER = 2 * 1024**3, 2
+#: With little memory for the engine, blocks are smaller by this factor.
+SMALLER = 2
 #: Resources of each type that are kept whole unless ``--validate`` says otherwise.
 SAMPLE = 100
 
@@ -113,7 +113,7 @@ class FhirReader:
         # what looks at blocks, what parses them and what computes columns have connections of their own: the tables are written on the first one meanwhile
         with contextlib.ExitStack() as stack:
             looking, self._parsing, self._telling = (stack.enter_context(contextlib.closing(con.cursor())) for _ in range(3))
-            self._behind = stack.enter_context(Behind[Event]())
+            self._behind = stack.enter_context(Behind[Event](3))
             size = blocks_of.BLOCK_BYTES // (SMALLER if memory_of(con) < LITTLE_MEMORY else 1)
             for kind in ("ndjson", "document"):
                 chosen = [file for file in files if file.kind == kind]

@@ -52,7 +52,7 @@ def test_pieces_are_written_in_order_and_handed_out_with_their_piece() -> None:
         written.append(n)
         return [f"wrote {n}"]
 
-    with Behind[str]() as behind:
+    with Behind[str](3) as behind:
         given = [behind.then(functools.partial(make, n), lambda m: m + 1, write) for n in range(5)]
         rest = behind.rest()
     assert written == [1, 11, 21, 31, 41]
@@ -68,7 +68,7 @@ def test_an_error_of_a_piece_is_raised_and_ends_the_threads(broken: int) -> None
         return []
 
     def work() -> None:
-        with Behind[str]() as behind:
+        with Behind[str](3) as behind:
             first, second, third = (functools.partial(part, broken == n) for n in range(3))
             behind.then(first, second, third)
             behind.rest()
