@@ -50,6 +50,8 @@ FLAGS = (
     "patient", "patient-unresolved", "visit", "visit-unresolved", "visit-of", "visit-of-another",
 )  # fmt: skip
 _BIT = {flag: bit for bit, flag in enumerate(FLAGS)}
+#: Columns that are references, and the flag of those that point at anything.
+_REFERENCES = {"patient_id": "patient", "encounter_id": "visit"}
 
 NUMBER = {table: number for number, table in enumerate(TABLES)}
 
@@ -261,10 +263,24 @@ def _records(table: str, known: bool, several: bool, numbered: Sequence[Numbered
     )
 
 
-def own_parts(table: str) -> list[str]:
-    """Return what a record's own columns (of ``t``) add to its combo, as SQL: the states of its elements and the flags that need no join."""
-    digits = [f"{digit} * {1 << shift(element)}" for element, digit in _digits(table).items()]
-    return [*digits, *(_flag(flag, test) for flag, test in _flags(table, several=False).items() if _is_own(test))]
+def own_parts(table: str, *, references: bool = True) -> list[str]:
+    """Return what a record's own columns (of ``t``) add to its combo, as SQL: the states of its elements and the flags that need no join.
+
+    Without ``references`` those of patient and encounter are left out (see ``of_references``).
+    """
+    apart = set() if references else {f"{table}.{column}" for column in _REFERENCES}
+    digits = [f"{digit} * {1 << shift(element)}" for element, digit in _digits(table).items() if element not in apart]
+    flags = {flag: test for flag, test in _flags(table, several=False).items() if _is_own(test)}
+    return [*digits, *(_flag(flag, test) for flag, test in flags.items() if references or flag not in _REFERENCES.values())]
+
+
+def of_references(table: str) -> dict[str, tuple[int, int]]:
+    """Return what the references of a record add to its combo, by column: how much per digit of their state, and that they point at anything."""
+    elements, flags = _digits(table), _flags(table, several=False)
+    return {
+        column: (1 << shift(f"{table}.{column}") if f"{table}.{column}" in elements else 0, mask(flag) if flag in flags else 0)
+        for column, flag in _REFERENCES.items()
+    }
 
 
 def _flag(flag: str, test: str) -> str:

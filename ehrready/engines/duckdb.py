@@ -39,7 +39,7 @@ def quote(text: str) -> str:
 #: Macros that readers and measures share.  ``clean``: trimmed (also of the
 #: mark of a stated absence, which a source may not forge), empty is NULL.  ``iso``: an ISO 8601 prefix
 #: without offset.  ``hl7_iso``: the same from HL7v2 ``YYYY[MM[DD[HH[MM[SS]]]]]``; what is
-#: out of range (month 13, hour 25) stays as it is and so has no month.
+#: out of range (month 13, hour 25) stays as it is and so has no month; ``hl7_digits``: its digits, NULL of what is none.
 MACROS = f"""
 CREATE MACRO clean(v) AS nullif(trim(v, e' \\t\\r\\n' || chr(1)), '');
 CREATE MACRO absent(reason) AS {quote(ABSENT)} || reason;
@@ -53,8 +53,8 @@ CREATE MACRO _digits_iso(d) AS CASE length(d)
     WHEN 8 THEN d[1:4] || '-' || d[5:6] || '-' || d[7:8]
     ELSE d[1:4] || '-' || d[5:6] || '-' || d[7:8] || 'T' || d[9:10] || ':' || rpad(d[11:12], 2, '0')
       || ':' || rpad(d[13:14], 2, '0') END;
-CREATE MACRO hl7_iso(v) AS coalesce(
-    _digits_iso(nullif(regexp_extract(v, '^(\\d{{4}}(?:(?:0[1-9]|1[0-2])(?:(?:0[1-9]|[12]\\d|3[01])(?:(?:[01]\\d|2[0-3])(?:[0-5]\\d(?:[0-5]\\d|60)?)?)?)?)?)(?:\\.\\d{{1,4}})?(?:[+-]\\d{{4}})?$', 1), '')), v);
+CREATE MACRO hl7_digits(v) AS nullif(regexp_extract(v, '^(\\d{{4}}(?:(?:0[1-9]|1[0-2])(?:(?:0[1-9]|[12]\\d|3[01])(?:(?:[01]\\d|2[0-3])(?:[0-5]\\d(?:[0-5]\\d|60)?)?)?)?)?)(?:\\.\\d{{1,4}})?(?:[+-]\\d{{4}})?$', 1), '');
+CREATE MACRO hl7_iso(v) AS coalesce(_digits_iso(hl7_digits(v)), v);
 CREATE MACRO null_token(v) AS upper(trim(v, e' \\t\\r\\n""')) IN
     ('', 'UNK', 'UNKNOWN', 'NA', 'N/A', 'N.A.', 'NULL', 'NONE', 'NIL', 'NAN', '-', '--', '.', '?', '??', 'SEE NOTE', 'SEE NOTES',
      'SEE COMMENT', 'SEE COMMENTS', 'NOT AVAILABLE', 'NOT APPLICABLE', '#N/A', '<NULL>', '(NULL)', '\\N');

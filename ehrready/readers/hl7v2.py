@@ -142,7 +142,7 @@ class Hl7v2Reader:
             for item in ahead((item for file in files for item in _pieces(file)), 2):
                 waiting.append(item)
                 size += len(item.data) if isinstance(item, hl7v2_split.Piece) else 0
-                if size >= BLOCK_BYTES:
+                if 2 * size >= BLOCK_BYTES:
                     yield from self._block(con, waiting, known, rows, behind)
                     waiting, size = [], 0
             yield from self._block(con, waiting, known, rows, behind)
@@ -165,7 +165,8 @@ class Hl7v2Reader:
         events, bases = _events(waiting, block, known)
         files = np.array([piece.file for piece in pieces], np.int64)
         record = _records(block, files, np.array(bases, np.int64))
-        yield from behind.then(functools.partial(rows.block, block, record), functools.partial(self._write, con, events))
+        segments = hl7v2_rows.Segments(block, record)
+        yield from behind.then(functools.partial(rows.block, segments), functools.partial(self._write, con, events))
 
     def _write(self, con: duckdb.DuckDBPyConnection, events: list[Event], found: hl7v2_rows.Found) -> Iterator[Event]:
         """Write what a block says; its events are told then."""

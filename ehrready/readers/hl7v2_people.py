@@ -5,12 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from ehrready import cells
 from ehrready.engines.duckdb import quote
 from ehrready.readers import hl7v2_concepts, hl7v2_sql
-from ehrready.readers.arrays import batched, integers
+from ehrready.readers.arrays import batched, integers, numbers
+from ehrready.readers.hl7v2_rows import Waiting, are_null, coded
+from ehrready.readers.hl7v2_sql import PLACE_BITS
+from ehrready.readers.leaves import alike
 from ehrready.tables import TABLES
 
 if TYPE_CHECKING:
@@ -38,11 +43,34 @@ def meets() -> dict[str, tuple[str, ...]]:
     return {f"_hl7_all_{table}": (f"coalesce({_KEY[entry['key']]}, message::VARCHAR)",) for table, entry in hl7v2_sql.people()}
 
 
-def stage(con: duckdb.DuckDBPyConnection, table: str, rows: pa.Table) -> None:
+def stage(con: duckdb.DuckDBPyConnection, waiting: Waiting) -> None:
     """Let the patients or visits of a block wait."""
-    con.register("staged", batched(rows))
-    con.execute(f"INSERT INTO _hl7_all_{table} BY NAME SELECT * FROM staged")
+    con.register("staged", batched(_once(waiting)))
+    con.execute(f"INSERT INTO _hl7_all_{waiting.table} BY NAME SELECT * FROM staged")
     con.unregister("staged")
+
+
+def _once(waiting: Waiting) -> pa.Table:
+    """Return rows that say the same of one patient or visit as one row, with the first record and the last time."""
+    columns, key, record = waiting.columns, waiting.key, waiting.record
+    n = len(record)
+    unnamed = are_null(columns[key].dictionary)[numbers(columns[key].indices)]
+    message = np.where(unnamed, record >> PLACE_BITS, -1)
+    which, first = alike([*(column for name, column in columns.items() if name != "ts"), integers(message)], n)
+    times = columns["ts"].dictionary.fill_null("")
+    order = numbers(pc.sort_indices(times)).astype(np.int64)
+    rank = np.empty(len(times), np.int64)
+    rank[order] = np.arange(len(times))
+    latest = np.full(len(first), -1)
+    np.maximum.at(latest, which, rank[numbers(columns["ts"].indices)])
+    least = np.full(len(first), np.iinfo(np.int64).max)
+    np.minimum.at(least, which, record)
+    used = latest >= 0  # a dictionary may have a value that no row has
+    first, least, latest = first[used], least[used], latest[used]
+    taken = integers(first)
+    made = {name: column.take(taken) for name, column in columns.items() if name != "ts"}
+    made |= {"record": integers(least), "message": integers(least >> PLACE_BITS), "ts": coded(times, order[latest])}
+    return pa.Table.from_arrays(list(made.values()), names=list(made))
 
 
 def finish(con: duckdb.DuckDBPyConnection, wording: Wording, *, shared: bool) -> None:
@@ -72,8 +100,8 @@ def _write(con: duckdb.DuckDBPyConnection, table: str, entry: Mapping[str, Any],
     joins = ""
     for number in range(len(entry["concepts"])):
         texts = con.sql(f"SELECT DISTINCT r{number} AS r FROM _hl7_typed WHERE r{number} IS NOT NULL").to_arrow_table().column(0)
-        numbers = integers(wording.numbers(texts, listed=False))
-        con.register(f"_hl7_x{number}", batched(pa.Table.from_arrays([texts, numbers], names=["r", "x"])))
+        given = integers(wording.numbers(texts, listed=False))
+        con.register(f"_hl7_x{number}", batched(pa.Table.from_arrays([texts, given], names=["r", "x"])))
         columns[f"x{number}"] = f"x{number}.x"
         joins += f" LEFT JOIN _hl7_x{number} x{number} ON t.r{number} = x{number}.r"
     if shared:

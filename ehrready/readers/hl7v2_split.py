@@ -97,13 +97,8 @@ def border(data: bytes) -> int:
 
 def split(pieces: Sequence[Piece], wanted: Collection[str]) -> Block:
     """Split pieces into segments, of which the ``wanted`` ones are kept; never fails, whatever the bytes are."""
-    pieces = [Piece(piece.file, _unglued(piece.data)) for piece in pieces]
-    data = _joined(piece.data for piece in pieces)
-    try:
-        strings([data]).cast(pa.large_string())
-    except pa.ArrowInvalid:
-        data = _joined(b"".join(_repaired(piece.data)) for piece in pieces)
-    lines = _Lines(data)
+    lines = _lines(pieces)
+    data = lines.data
     codes, prefixes = lines.prefixes()
     what = np.array([_classify(prefix) for prefix in prefixes], np.int8)[codes]
     starts = np.isin(what, (_MARK, _MESSAGE, _BATCH))
@@ -154,14 +149,38 @@ def split(pieces: Sequence[Piece], wanted: Collection[str]) -> Block:
     )
 
 
+def _lines(pieces: Sequence[Piece]) -> _Lines:
+    """Join pieces in UTF-8, each after a line that marks its start, every header at the start of a line."""
+    lines = _Lines(b"\r".join(part for piece in pieces for part in (_PIECE, piece.data)))
+    if not lines.neat():
+        whole = [_unglued(piece.data) for piece in pieces]
+        lines = _Lines(_joined(whole))
+    try:
+        strings([lines.data]).cast(pa.large_string())
+    except pa.ArrowInvalid:
+        lines = _Lines(_joined(b"".join(_repaired(_unglued(piece.data))) for piece in pieces))
+    return lines
+
+
 class _Lines:
-    """The lines of a block in UTF-8: where each begins and ends."""
+    """The lines of a block: where each begins and ends."""
 
     def __init__(self, data: bytes) -> None:
         self.data, self.bytes = data, np.frombuffer(data, np.uint8)
         breaks = np.flatnonzero(self.bytes == 0x0D)
         self.starts = np.concatenate([np.zeros(1, np.int64), breaks + 1])
         self.ends = np.append(breaks, len(data))
+        self.escapes = np.flatnonzero(self.bytes == 0x5C)
+
+    def neat(self) -> bool:
+        """Say whether no header is in the middle of a line, or behind a byte order mark or spaces (or may be)."""
+        if not self.data:
+            return True
+        first = self.bytes[np.minimum(self.starts, len(self.bytes) - 1)]
+        if np.isin(first, (0x20, 0x09, 0xEF)).any():
+            return False
+        inside = self.escapes[self.escapes >= self.starts[self.of(self.escapes)] + 7]  # MSH|^~ before it does not begin the line
+        return not np.logical_and.reduce([self.bytes[inside - 6 + i] == byte for i, byte in enumerate(b"MSH|^~")]).any()
 
     def prefixes(self) -> tuple[Integers, list[bytes]]:
         """Return the first four bytes of each line as an index into the list of different ones."""
@@ -178,13 +197,13 @@ class _Lines:
         starts, ends = self.starts[which], self.ends[which]
         return slices(self.data, starts, ends if most is None else np.minimum(ends, starts + most))
 
-    def with_byte(self, byte: int) -> Integers:
-        """Return the lines of each place where a byte is."""
-        return np.searchsorted(self.starts, np.flatnonzero(self.bytes == byte), "right") - 1
+    def of(self, places: Integers) -> Integers:
+        """Return the line of each place in the block."""
+        return np.searchsorted(self.starts, places, "right") - 1
 
     def escaped(self, what: np.typing.NDArray[np.int8]) -> np.typing.NDArray[np.bool_]:
         """Say which lines have an escape character, beside the one that a header declares."""
-        found: np.typing.NDArray[np.bool_] = np.bincount(self.with_byte(0x5C), minlength=len(self.starts)) > (what == _MESSAGE)
+        found: np.typing.NDArray[np.bool_] = np.bincount(self.of(self.escapes), minlength=len(self.starts)) > (what == _MESSAGE)
         return found
 
 
@@ -257,7 +276,7 @@ def _special(
         special[message[headers]] = ~standard[numbers(encoded.indices)]
     special[message[inside & (what == _OTHER)]] = True
     if b"\x1b" in lines.data:
-        escaped = np.unique(lines.with_byte(0x1B))
+        escaped = np.unique(lines.of(np.flatnonzero(lines.bytes == 0x1B)))
         special[message[escaped[inside[escaped]]]] = True
     return special
 

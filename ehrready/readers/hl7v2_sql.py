@@ -133,8 +133,9 @@ def person(number: int, escapes: str) -> Form:
         made = {"encounter_id": [f"hl7_id({place['visit'].text})"]}
     own, elements = _columns(entry, layers)
     names = (*entry["columns"], *(f"r{i}" for i in range(len(elements))))
+    state = cells.standing(f"t.{next(iter(made))}")  # of the reference, as the records have it
     made |= own | {f"r{i}": [sql] for i, (sql, _) in enumerate(elements)}
-    return Form(table, entry, tuple(layers.leaves), Columns.of(made, layers=layers.layers), names, (), "")
+    return Form(table, entry, tuple(layers.leaves), Columns.of(made, layers=layers.layers, standing=state), names, (), "")
 
 
 @functools.cache
@@ -156,7 +157,7 @@ def form(number: int, escapes: str, shared: bool) -> Form:
     made |= {f"c{i}": [sql] for i, (sql, _) in enumerate(texts)}
     elements = tuple((f"x{i}", f"c{i}", listed) for i, (_, listed) in enumerate(texts))
     more = {"m": cells.MONTH.format("t.at")} if shared else {}
-    columns = Columns.of(made, cells.own_parts(table) if shared else (), layers.layers, **more)
+    columns = Columns.of(made, cells.own_parts(table, references=False) if shared else (), layers.layers, **more)
     written = ", ".join(f'"{name}"' for name in ["record", *names, *more])
     numbers = ", ".join(x for x, *_ in elements)
     given = ", ".join(f"nullif({x}, -1)" for x, *_ in elements)
@@ -169,7 +170,14 @@ def _columns(entry: dict[str, Any], layers: _Layers) -> tuple[dict[str, list[str
     """Return the canonical scalars of an entry by name, and the texts of its coded elements with whether they are lists."""
     layers.texts(scalars(entry))
     layers.fields(place for place in used(entry) if place.name not in layers.layers[0])
-    columns = {name: [_column(name, column)] for name, column in entry["columns"].items()}
+    columns = {name: [_column(column)] for name, column in entry["columns"].items()}
+    # a macro is planned anew wherever its argument stands in it: what goes into one that is not short is a column of its own
+    times = _TIMES & columns.keys()
+    layers.add({f"time_{name}": columns[name][0] for name in sorted(times)})
+    layers.add({f"digits_{name}": f"hl7_digits(time_{name})" for name in sorted(times)})
+    columns |= {name: [f"coalesce(_digits_iso(digits_{name}), time_{name})"] for name in times}
+    fields = {Place.of(one["cwe"]).name for concept in entry["concepts"].values() for one in alternatives(concept)}
+    layers.add({f"cwe_{name}": f"hl7_blank({name})" for name in sorted(fields)})
     concepts = []
     for concept in entry["concepts"].values():
         if concept.get("repeats"):
@@ -185,19 +193,19 @@ def _columns(entry: dict[str, Any], layers: _Layers) -> tuple[dict[str, list[str
     return columns, concepts
 
 
-def _column(name: str, found: Any) -> str:
+def _column(found: Any) -> str:
     """Return the SQL of a canonical scalar."""
     sql = f"coalesce({', '.join(place.text for place in places(found))})"
     if isinstance(found, dict) and "map" in found:
         cases = " ".join(f"WHEN {quote(a)} THEN {quote(b)}" for a, b in mapping()["maps"][found["map"]].items())
         return f"CASE {sql} {cases}{'' if found.get('only') else f' ELSE {sql}'} END"
-    return f"hl7_iso({sql})" if name in _TIMES else sql
+    return sql
 
 
 def _raw(concept: dict[str, Any]) -> str:
     """Return the SQL of a CWE as the message has it, with the system of codes that can only be of one table."""
-    name = Place.of(concept["cwe"]).name
-    return _in_system(f"hl7_blank({name})", concept["system"]) if "system" in concept else f"hl7_blank({name})"
+    name = f"cwe_{Place.of(concept['cwe']).name}"
+    return _in_system(name, concept["system"]) if "system" in concept else name
 
 
 def _in_system(raw: str, system: str) -> str:
@@ -246,8 +254,9 @@ def _value(value: dict[str, Any], layers: _Layers) -> dict[str, str]:
     def bound(number: int, sign: str) -> str:
         pair = f"regexp_extract(reach, {quote(_PAIR)}, {number})"
         single = f"regexp_extract(reach, {quote(sign + _LIMIT)}, 1)"
-        return f"CASE WHEN reach IS NOT NULL THEN hl7_number(CASE WHEN starts_with(reach, '{sign}') THEN {single} ELSE {pair} END) END"
+        return f"CASE WHEN reach IS NOT NULL THEN CASE WHEN starts_with(reach, '{sign}') THEN {single} ELSE {pair} END END"
 
+    layers.add({"reach_low": bound(1, ">"), "reach_high": bound(2, "<")})
     return {
         "value_kind": "value_kind_of",
         "value_number": "value_figure",
@@ -257,8 +266,8 @@ def _value(value: dict[str, Any], layers: _Layers) -> dict[str, str]:
         "comparator": "CASE WHEN value_figure IS NOT NULL AND len(sn) > 1 THEN nullif(nullif(sn[1 + sn_shift], ''), '=') END",
         "unit": f"coalesce({unit_text}, {second})",
         "unit_code": f"CASE WHEN {system} IN ('UCUM', 'ISO+') THEN {unit_text} END",
-        "range_low": bound(1, ">"),
-        "range_high": bound(2, "<"),
+        "range_low": "hl7_number(reach_low)",
+        "range_high": "hl7_number(reach_high)",
         "value_declared": f"CASE WHEN value_kind_of = 'text' AND value_type IN {kinds['number']} THEN 'declared' "
         f"WHEN value_kind_of = 'text' AND value_type IN {kinds['structured']} THEN 'structured' END",
     }

@@ -34,8 +34,8 @@ def write(con: duckdb.DuckDBPyConnection, found: Found, wording: concepts.Wordin
         con.register("typed", batched(typed))  # an Arrow table and not a temporary one: scanned by all threads however small it is
         con.execute(statement)
         con.unregister("typed")
-    for table, rows in found.people.items():
-        hl7v2_people.stage(con, table, rows)
+    for waiting in found.people:
+        hl7v2_people.stage(con, waiting)
     if len(found.messages):
         con.executemany("INSERT INTO types VALUES ('hl7v2', ?, ?)", list(found.types.items()))
         files, counts = np.unique(found.messages >> POSITION_BITS, return_counts=True)

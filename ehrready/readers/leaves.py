@@ -16,7 +16,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ehrready.readers.arrays import Integers, batched, integers, numbers, one_array
+from ehrready.readers.arrays import Integers, integers, numbers, one_array
 
 #: Rows up to which a block is computed row by row: finding the different values is not worth it.
 FEW = 2048
@@ -157,6 +157,12 @@ class Told:
         values, _ = self.columns[name]
         return bool(values.null_count < len(values))
 
+    def numbers(self, name: str, rows: int) -> Integers:
+        """Return, for each row, what a column of whole numbers has."""
+        values, places = self.columns[name]
+        found: Integers = numbers(values).astype(np.int64)
+        return found[:rows] if places is None else found[places]
+
     def sum(self, rows: int) -> Integers:
         """Return, for each row, the sum of the terms of all groups."""
         total = np.zeros(rows, np.int64)
@@ -192,7 +198,7 @@ def tell(con: duckdb.DuckDBPyConnection, columns: Columns, leaves: pa.Table) -> 
         for alias in wanted:
             given.append(_padded(_plain(whole[alias] if taken is None else whole[alias].take(taken)), most))
             names.append(f"g{place}_{alias}")
-    con.register("_different", batched(pa.Table.from_arrays(given, names=names)))
+    con.register("_different", pa.Table.from_arrays(given, names=names))
     found = con.sql(columns.select({name for name, values in whole.items() if values.null_count == n})).to_arrow_table()
     con.unregister("_different")
     order = numbers(found.column("i"))
