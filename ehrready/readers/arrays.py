@@ -10,6 +10,8 @@ import pyarrow as pa
 
 #: Rows per Arrow batch: DuckDB scans the batches of a table in parallel.
 BATCH_ROWS = 8192
+#: Bytes that are looked at by one call, so that what it makes stays in the cache.
+_PIECE = 1 << 18
 #: One part in so many of a table is much of it.
 MUCH = 4
 
@@ -104,3 +106,13 @@ def slices(data: bytes, starts: Integers, ends: Integers) -> pa.Array:
         taken[order] = which
         which = taken
     return whole.take(integers(which))
+
+
+def places_of(data: np.typing.NDArray[np.uint8], byte: int) -> np.typing.NDArray[Any]:
+    """Return where a byte is, in order; in pieces that stay in the processor's cache, as 32-bit numbers where these are enough."""
+    kind: type[np.signedinteger[Any]] = np.int32 if len(data) < 2**31 else np.int64
+    parts = []
+    for start in range(0, len(data), _PIECE):
+        found = np.flatnonzero(data[start : start + _PIECE] == byte)
+        parts.append(np.add(found, start, dtype=kind, casting="unsafe"))
+    return np.concatenate(parts) if parts else np.zeros(0, kind)

@@ -14,7 +14,7 @@ import pyarrow as pa
 
 from ehrready import cells
 from ehrready.readers import hl7v2_sql
-from ehrready.readers.arrays import Integers, bits, integers, numbers, slices, truths
+from ehrready.readers.arrays import Integers, bits, integers, numbers, places_of, slices, truths
 from ehrready.readers.hl7v2_split import Block
 from ehrready.readers.hl7v2_sql import Form, Leaf
 from ehrready.readers.leaves import Told, tell
@@ -29,13 +29,13 @@ class Segments:
 
     def __init__(self, block: Block, record: Integers) -> None:
         self.block, self.record = block, record
-        self._marks = np.flatnonzero(np.frombuffer(block.data, np.uint8) == 0x7C)
-        self._first = np.searchsorted(self._marks, block.starts)
+        self._marks = places_of(np.frombuffer(block.data, np.uint8), 0x7C)
+        self._first = np.searchsorted(self._marks, block.starts.astype(self._marks.dtype))
         self._last = np.empty_like(self._first)
         self._last[:-1] = self._first[1:]
         # where the next line is not the next segment
         apart = np.flatnonzero(np.append(block.starts[1:] != block.ends[:-1] + 1, [True])[: len(block.kind)])
-        self._last[apart] = np.searchsorted(self._marks, block.ends[apart])
+        self._last[apart] = np.searchsorted(self._marks, block.ends[apart].astype(self._marks.dtype))
         kinds = {name: i for i, name in enumerate(block.kinds)}
         self.rows = {name: np.flatnonzero(block.kind == i) for name, i in kinds.items()}
         header, person = block.kind == kinds["MSH"], block.kind == kinds["PID"]

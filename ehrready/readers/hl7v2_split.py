@@ -18,7 +18,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ehrready.readers.arrays import Integers, integers, numbers, slices, strings
+from ehrready.readers.arrays import Integers, integers, numbers, places_of, slices, strings
 
 #: Every line end and MLLP byte (0x0b, 0x1c) becomes CR; other control bytes become a space: the canonical tables
 #: use 0x01 as a mark, this module the others.  Tab stays; ESC is kept for ISO 2022 (``_special``).
@@ -167,10 +167,10 @@ class _Lines:
 
     def __init__(self, data: bytes) -> None:
         self.data, self.bytes = data, np.frombuffer(data, np.uint8)
-        breaks = np.flatnonzero(self.bytes == 0x0D)
+        breaks = places_of(self.bytes, 0x0D).astype(np.int64)
         self.starts = np.concatenate([np.zeros(1, np.int64), breaks + 1])
         self.ends = np.append(breaks, len(data))
-        self.escapes = np.flatnonzero(self.bytes == 0x5C)
+        self.escapes = places_of(self.bytes, 0x5C).astype(np.int64)
 
     def neat(self) -> bool:
         """Say whether no header is in the middle of a line, or behind a byte order mark or spaces (or may be)."""
@@ -276,7 +276,7 @@ def _special(
         special[message[headers]] = ~standard[numbers(encoded.indices)]
     special[message[inside & (what == _OTHER)]] = True
     if b"\x1b" in lines.data:
-        escaped = np.unique(lines.of(np.flatnonzero(lines.bytes == 0x1B)))
+        escaped = np.unique(lines.of(places_of(lines.bytes, 0x1B).astype(np.int64)))
         special[message[escaped[inside[escaped]]]] = True
     return special
 

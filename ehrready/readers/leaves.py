@@ -198,6 +198,7 @@ def tell(con: duckdb.DuckDBPyConnection, columns: Columns, leaves: pa.Table) -> 
         for alias in wanted:
             given.append(_padded(_plain(whole[alias] if taken is None else whole[alias].take(taken)), most))
             names.append(f"g{place}_{alias}")
+    # in one piece, for one thread: others look at the next block and write the one before, and each would plan for itself
     con.register("_different", pa.Table.from_arrays(given, names=names))
     found = con.sql(columns.select({name for name, values in whole.items() if values.null_count == n})).to_arrow_table()
     con.unregister("_different")
