@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 
     from ehrready.concepts import Numbered
 
+#: The kind of a table that no other connection reads, as ``CREATE`` has it.
+TEMP = "TEMP "
+
 # States of an element in a record: present (scalars) or coded, text-only, null-token, missing, absent-with-reason and
 # masked.  missing and null-token are defects; masked is in no denominator.  The place in the list is the digit; 0 is: does not apply.
 STATES = ("", "present", "missing", "masked", "absent-with-reason", "null-token", "text-only", "coded")
@@ -119,15 +122,18 @@ def state_of(element: str, combo: int) -> str:
     return STATES[combo >> shift(element) & 7]
 
 
-def build(con: duckdb.DuckDBPyConnection) -> list[str]:
-    """Make ``person``, ``visit``, ``place`` and ``cell``; returns the tables that have a row."""
+def build(con: duckdb.DuckDBPyConnection, temp: str = TEMP) -> list[str]:
+    """Make ``person``, ``visit``, ``place`` and ``cell``; returns the tables that have a row.
+
+    ``temp``: of what kind those tables are that measures on another connection read, too (``TEMP``, or ``""`` where there are such).
+    """
     filled = [table for table in TABLES if con.execute(f'SELECT 1 FROM "{table}" LIMIT 1').fetchone()]
     short, numbered = narrow.there(con), concepts.shared(con)
     # where concepts are numbers of their records, these name all patients and sites
     others = () if numbered else ("concept", "coding")
-    _people(con, [*filled, *others], short)
+    _people(con, [*filled, *others], short, temp)
     _visits(con, short)
-    known = _places(con, [*filled, *others[:1]], short)
+    known = _places(con, [*filled, *others[:1]], short, temp)
     several = _several(con, short)
     if several:
         con.execute(
@@ -137,7 +143,7 @@ def build(con: duckdb.DuckDBPyConnection) -> list[str]:
             else f"CREATE TEMP TABLE known_pair AS SELECT DISTINCT e, p FROM {narrow.of('encounter')} WHERE e IS NOT NULL AND p IS NOT NULL"
         )
     counted = "counted" if short else "cell"
-    con.execute(f"CREATE TEMP TABLE {counted} (t INTEGER, p BIGINT, place INTEGER, m INTEGER, combo BIGINT, n BIGINT)")
+    con.execute(f"CREATE {temp}TABLE {counted} (t INTEGER, p BIGINT, place INTEGER, m INTEGER, combo BIGINT, n BIGINT)")
     if numbered:
         con.execute(f"CREATE TEMP TABLE concept_state AS SELECT t.x, {concept_digit()} AS digit FROM concept_text t WHERE t.ordinal = 1")
     # of narrow rows none but patients are here
@@ -164,7 +170,7 @@ def _narrow(con: duckdb.DuckDBPyConnection, several: bool) -> None:
     con.execute(f"CREATE TEMP VIEW cell AS {' UNION ALL '.join(parts)}")
 
 
-def _people(con: duckdb.DuckDBPyConnection, naming: list[str], short: bool) -> None:
+def _people(con: duckdb.DuckDBPyConnection, naming: list[str], short: bool, temp: str) -> None:
     """Create ``person``: per patient id its number, birth and death as days, site, and whether a patient record has it."""
 
     def day(column: str, bound: str) -> str:
@@ -182,7 +188,7 @@ def _people(con: duckdb.DuckDBPyConnection, naming: list[str], short: bool) -> N
         # a month's last day may not exist: the 28th and three days more is never earlier
         f"strftime(max({day('death_date', _HI.replace('-31', '-28'))}) + 33, '%Y-%m-%d') died FROM patient WHERE excluded IS NULL "
         "AND patient_id IS NOT NULL AND NOT is_absent(patient_id) GROUP BY 1;"
-        f"CREATE TEMP TABLE person AS SELECT i.patient_id, CASE WHEN is_absent(i.patient_id) THEN -i.number ELSE i.number END p, l.born, l.died, "
+        f"CREATE {temp}TABLE person AS SELECT i.patient_id, CASE WHEN is_absent(i.patient_id) THEN -i.number ELSE i.number END p, l.born, l.died, "
         "try_cast(l.born AS DATE) born_day, try_cast(l.died AS DATE) died_day, "
         f"k.site, k.patient_id IS NOT NULL AS exported FROM (SELECT patient_id, {number} number FROM "
         f"(SELECT DISTINCT patient_id FROM ({said}) WHERE patient_id IS NOT NULL)) i LEFT JOIN lifetime l ON i.patient_id = l.patient_id "
@@ -213,7 +219,7 @@ def _several(con: duckdb.DuckDBPyConnection, short: bool) -> bool:
     return con.execute(asked).fetchone() is not None
 
 
-def _places(con: duckdb.DuckDBPyConnection, naming: list[str], short: bool) -> bool:
+def _places(con: duckdb.DuckDBPyConnection, naming: list[str], short: bool, temp: str) -> bool:
     """Create ``place``, the number of each site; returns whether there is any (else no join is needed).
 
     A single site needs the joins, too, since profiles of several hospitals must add up.
@@ -221,7 +227,7 @@ def _places(con: duckdb.DuckDBPyConnection, naming: list[str], short: bool) -> b
     said = " UNION ALL ".join(f'SELECT site FROM "{table}"' for table in naming or ["patient"])
     said += f" UNION ALL SELECT DISTINCT site FROM {narrow.of('encounter')}" if short else ""
     con.execute(
-        "CREATE TEMP TABLE place AS SELECT site, (row_number() OVER (ORDER BY site))::INTEGER AS place FROM "
+        f"CREATE {temp}TABLE place AS SELECT site, (row_number() OVER (ORDER BY site))::INTEGER AS place FROM "
         f"(SELECT DISTINCT site FROM ({said}) WHERE site IS NOT NULL)"
     )
     # only what an encounter, a patient or a concept says makes the others be asked

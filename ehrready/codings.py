@@ -16,7 +16,7 @@ import numpy as np
 import pyarrow as pa
 
 from ehrready import concepts, currency, narrow
-from ehrready.cells import LATE, NUMBER, STRICT_MONTH
+from ehrready.cells import LATE, NUMBER, STRICT_MONTH, TEMP
 from ehrready.engines.duckdb import quote
 from ehrready.profile import Frame
 from ehrready.readers.arrays import integers, strings
@@ -48,11 +48,11 @@ _NARROW = (
 )
 
 
-def measure(con: duckdb.DuckDBPyConnection, frames: dict[str, Frame], store: Store | None = None) -> None:
+def measure(con: duckdb.DuckDBPyConnection, frames: dict[str, Frame], store: Store | None = None, temp: str = TEMP) -> None:
     """Fill the frames ``systems``, ``classes``, ``codes``, ``releases`` and those of ehrready.currency.
 
     Texts are looked at once per distinct coding (``term``); rows are numbers: ``said`` has a row per coding, and ``per_term``
-    adds them up per patient, which is all that most frames need.
+    adds them up per patient, which is all that most frames need.  Both may be read on another connection (``temp``, see ehrready.cells).
     """
     short, numbered = narrow.there(con), concepts.shared(con)
     # text, how often it is said, the last place in a concept where it is
@@ -62,14 +62,14 @@ def measure(con: duckdb.DuckDBPyConnection, frames: dict[str, Frame], store: Sto
         con.executemany("INSERT INTO element_of VALUES (?, ?)", [[el, element] for el, element in enumerate(CODED)])
         sources.append(_NARROW)
     con.execute(
-        "CREATE TEMP TABLE term AS SELECT row_number() OVER (ORDER BY element, s, c, version, display) - 1 q, * FROM (SELECT element, "
+        f"CREATE {temp}TABLE term AS SELECT row_number() OVER (ORDER BY element, s, c, version, display) - 1 q, * FROM (SELECT element, "
         f"s, c, version, display, sum(n)::BIGINT n, max(most) most FROM ({' UNION ALL '.join(sources)}) AS source(element, s, c, version, display, n, most) "
         "GROUP BY element, s, c, version, display);"
         "CREATE TEMP TABLE pair AS SELECT row_number() OVER (ORDER BY element, s, c) - 1 pid, * FROM (SELECT element, s, c, sum(n)::BIGINT n FROM term GROUP BY ALL)"
     )
     _classify(con, store)
     con.execute(
-        "CREATE OR REPLACE TEMP TABLE term AS SELECT t.q, t.version, t.display, t.most, j.* FROM term t JOIN judge j ON t.element = j.element "
+        f"CREATE OR REPLACE {temp}TABLE term AS SELECT t.q, t.version, t.display, t.most, j.* FROM term t JOIN judge j ON t.element = j.element "
         "AND t.s = j.s AND t.c = j.c"
     )
     if numbered:
@@ -86,7 +86,7 @@ def measure(con: duckdb.DuckDBPyConnection, frames: dict[str, Frame], store: Sto
     rows = "said"
     if short:  # without the encounters that ``said`` is joined to
         rows = "(SELECT q, p FROM said_text UNION ALL SELECT t.q, n.p FROM narrow_coding n JOIN term_of t ON n.el = t.el AND n.cid = t.cid)"
-    con.execute(f"CREATE TEMP TABLE per_term AS SELECT q, p, count(*) n FROM {rows} GROUP BY q, p")
+    con.execute(f"CREATE {temp}TABLE per_term AS SELECT q, p, count(*) n FROM {rows} GROUP BY q, p")
     frames["codes"] = _grouped(con, ("element", "key", "code"), ("element", "key"), "code <> ''")
     frames["classes"] = _grouped(con, ("element", "key", "how", "cls"), ("element",), "true")
     _systems(con, frames)

@@ -8,9 +8,11 @@ so that distinct patients and the moments for the design effect (Σn², Σn·of)
 from __future__ import annotations
 
 import functools
+import threading
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import TYPE_CHECKING, TypeVar
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Generic, TypeVar
 
 from ehrready import cells, codings, custom, narrow, overlaps, relations, sites, states, values
 from ehrready.engines.duckdb import LITTLE_MEMORY, is_duckdb, memory_of, quote
@@ -67,22 +69,36 @@ def measure(
         production.measure(con, frames)
     named = sites.to_measure(rules)
     for site in [*named, sites.OTHERS] if named else ():
-        with sites.alone(con, site, named) as part:
-            _records(part, found := empty(), store)
+        with sites.alone(con, site, named) as part, _Beside(part, part=True) as none:
+            _records(part, found := empty(), store, none)
         profile.sites[site] = sites.kept(found)
     return profile
 
 
+@dataclass(frozen=True, slots=True)
+class _Turn(Generic[T]):
+    """Work of the engine that is done when its result is asked for."""
+
+    work: Callable[[duckdb.DuckDBPyConnection], T]
+    con: duckdb.DuckDBPyConnection
+
+    def result(self) -> T:
+        return self.work(self.con)
+
+
 class _Beside:
-    """What is done beside the measures: work of ``python``, and in the engine what asks the canonical tables alone.
+    """What is done beside the measures: work of ``python``, and in the engine what needs little of what they make (``begin``).
 
     The latter only where the measures do not fill the engine anyway: with memory for two statements at once, and with records that are rows.
+    Else, and for a ``part`` of the records (whose tables are those of one connection), it is done when its turn comes.
     """
 
-    def __init__(self, con: duckdb.DuckDBPyConnection) -> None:
+    def __init__(self, con: duckdb.DuckDBPyConnection, *, part: bool = False) -> None:
         self.python, self._engine = ThreadPoolExecutor(1), ThreadPoolExecutor(1)
-        roomy = is_duckdb(con) and not narrow.there(con) and memory_of(con) >= LITTLE_MEMORY
-        self._con = con.cursor() if roomy else None  # temporary tables are a connection's own
+        roomy = not part and is_duckdb(con) and not narrow.there(con) and memory_of(con) >= LITTLE_MEMORY
+        self._con, self._other = con, con.cursor() if roomy else None
+        #: of what kind tables are that both connections read: temporary ones are a connection's own
+        self.temp = "" if roomy else cells.TEMP
 
     def __enter__(self) -> _Beside:
         return self
@@ -90,29 +106,46 @@ class _Beside:
     def __exit__(self, *_: object) -> None:
         for threads in (self.python, self._engine):
             threads.shutdown(cancel_futures=True)
-        if self._con is not None:
-            self._con.close()
+        if self._other is not None:
+            self._other.close()
 
-    def begin(self, work: Callable[[duckdb.DuckDBPyConnection], T]) -> Future[T] | None:
-        """Start some work of the engine; None where it is to be done when its turn comes."""
-        return self._engine.submit(work, self._con) if self._con is not None else None
+    def begin(self, work: Callable[[duckdb.DuckDBPyConnection], T]) -> Future[T] | _Turn[T]:
+        """Start some work of the engine, behind what was begun before; the result awaits it."""
+        return _Turn(work, self._con) if self._other is None else self._engine.submit(work, self._other)
 
 
-def _records(con: duckdb.DuckDBPyConnection, frames: dict[str, Frame], store: Store | None, beside: _Beside | None = None) -> None:
-    """Measure the records of the canonical tables: what is the same for the whole data set and for the records of one site."""
+def _records(con: duckdb.DuckDBPyConnection, frames: dict[str, Frame], store: Store | None, beside: _Beside) -> None:
+    """Measure the records of the canonical tables: what is the same for the whole data set and for the records of one site.
+
+    Where there is room, states are added up, and ids and categories counted, beside codings and values.
+    """
     tables = [table for table in TABLES if con.execute(f'SELECT 1 FROM "{table}" WHERE excluded IS NULL LIMIT 1').fetchone()]
-    alone = beside.begin(functools.partial(relations.apart, tables=tables)) if beside else None
-    cells.build(con)
-    codings.measure(con, frames, store)
-    made = states.build(con)
-    _demographic(con, [table.name for table in made if table.name not in {"patient", "condition", "allergy"}])
+    temp = beside.temp
+    alone = beside.begin(functools.partial(relations.apart, tables=tables))
+    cells.build(con, temp)
     short = narrow.tables(con)
     tables = [table for table in TABLES if table in tables or table in short]
-    states.measure(con, frames, made, tables)
+    counted, known = empty(), threading.Event()
+    states_of = beside.begin(functools.partial(_states, frames=counted, tables=tables, temp=temp, known=known))
+    try:
+        codings.measure(con, frames, store, temp)
+    finally:
+        known.set()
     _excluded(con, frames)
     frames["defects"] = _frame(con, "SELECT element, kind, count(*), count(DISTINCT patient_id) FROM defect GROUP BY 1, 2", 2)
     values.measure(con, frames)
-    relations.measure(con, frames, tables, alone.result() if alone else relations.apart(con, tables))
+    states_of.result()
+    for name, rows in counted.items():
+        frames[name].update(rows)
+    relations.measure(con, frames, tables, alone.result())
+
+
+def _states(con: duckdb.DuckDBPyConnection, *, frames: dict[str, Frame], tables: Sequence[str], temp: str, known: threading.Event) -> None:
+    """Add up the cells; the groups of patients, for which codings are asked, when these are ``known``."""
+    made = states.build(con)
+    known.wait()
+    _demographic(con, [table.name for table in made if table.name not in {"patient", "condition", "allergy"}], temp)
+    states.measure(con, frames, made, tables)
 
 
 def _frame(con: duckdb.DuckDBPyConnection, sql: str, keys: int) -> Frame:
@@ -191,7 +224,7 @@ _OMOP = {"1": "american-indian", "2": "asian", "3": "black", "4": "pacific-islan
          "Not Hispanic": "not-hispanic"}  # fmt: skip
 
 
-def _demographic(con: duckdb.DuckDBPyConnection, dated: Sequence[str]) -> None:
+def _demographic(con: duckdb.DuckDBPyConnection, dated: Sequence[str], temp: str) -> None:
     """Create ``demographic``: the groups each patient belongs to, in words of the administrative code sets; NULL when unknown.
 
     Age is that at the patient's last event, so that it does not depend on who else is in the data.
@@ -200,7 +233,7 @@ def _demographic(con: duckdb.DuckDBPyConnection, dated: Sequence[str]) -> None:
     group = f"CASE WHEN j.key = 'cdcrec' THEN CASE j.code {omb} END ELSE CASE split_part(j.code, '.', 1) {omop} END END"
     years = " UNION ALL ".join(f"SELECT p, y FROM whole_{table} WHERE p > 0" for table in dated) or "SELECT NULL::BIGINT p, NULL::INTEGER y"
     con.execute(
-        f"CREATE TEMP TABLE demographic AS WITH seen AS (SELECT p, max(y) y FROM ({years}) GROUP BY p), "
+        f"CREATE {temp}TABLE demographic AS WITH seen AS (SELECT p, max(y) y FROM ({years}) GROUP BY p), "
         f"said_of AS (SELECT element, p, CASE WHEN count(DISTINCT grp) = 1 THEN min(grp) WHEN count(DISTINCT grp) > 1 THEN 'several' END grp "
         f"FROM (SELECT j.element, s.p, {group} grp FROM per_term s JOIN term j USING (q) "
         "WHERE j.element IN ('patient.race', 'patient.ethnicity') AND j.key IN ('cdcrec', 'omop:race', 'omop:ethnicity')) GROUP BY 1, 2) "
