@@ -162,11 +162,10 @@ def _narrow(con: duckdb.DuckDBPyConnection, several: bool) -> None:
     """Make ``cell`` a view that has narrow records one by one: groups of them are nearly as many, and every measure asks for larger ones."""
     con.execute("CREATE TEMP TABLE narrow_table (t INTEGER, name VARCHAR)")
     parts = ["SELECT t, p, place, m, combo, n FROM counted"]
-    for table in TABLES:
-        if table != "patient" and con.execute(f"SELECT 1 FROM {narrow.of(table)} LIMIT 1").fetchone():
-            con.execute("INSERT INTO narrow_table VALUES (?, ?)", [NUMBER[table], table])
-            con.execute(f"CREATE TEMP TABLE cell_{table} AS SELECT p, place, m, combo FROM {narrow.joined(table, several)}")
-            parts.append(f"SELECT {NUMBER[table]}, p, place, m, combo, 1 FROM cell_{table}")
+    for table in narrow.filled(con):
+        con.execute("INSERT INTO narrow_table VALUES (?, ?)", [NUMBER[table], table])
+        con.execute(f"CREATE TEMP TABLE cell_{table} AS SELECT p, place, m, combo FROM {narrow.joined(table, several)}")
+        parts.append(f"SELECT {NUMBER[table]}, p, place, m, combo, 1 FROM cell_{table}")
     con.execute(f"CREATE TEMP VIEW cell AS {' UNION ALL '.join(parts)}")
 
 

@@ -119,12 +119,11 @@ def _records(con: duckdb.DuckDBPyConnection, frames: dict[str, Frame], store: St
 
     Where there is room, states are added up, and ids and categories counted, beside codings and values.
     """
-    tables = [table for table in TABLES if con.execute(f'SELECT 1 FROM "{table}" WHERE excluded IS NULL LIMIT 1').fetchone()]
+    tables = narrow.filled(con)
+    tables = [t for t in TABLES if t in tables or con.execute(f'SELECT 1 FROM "{t}" WHERE excluded IS NULL LIMIT 1').fetchone()]
     temp = beside.temp
     alone = beside.begin(functools.partial(relations.apart, tables=tables))
     cells.build(con, temp)
-    short = narrow.tables(con)
-    tables = [table for table in TABLES if table in tables or table in short]
     counted, known = empty(), threading.Event()
     states_of = beside.begin(functools.partial(_states, frames=counted, tables=tables, temp=temp, known=known))
     try:

@@ -211,8 +211,15 @@ class Rows:
         return " + ".join([str(usual), *unlike])
 
 
+def filled(con: duckdb.DuckDBPyConnection) -> list[str]:
+    """Return the canonical tables that have narrow rows, as the rows say."""
+    if not there(con):
+        return []
+    return [table for table in TABLES_OF if table != "patient" and con.execute(f"SELECT 1 FROM {of(table)} LIMIT 1").fetchone()]
+
+
 def tables(con: duckdb.DuckDBPyConnection) -> list[str]:
-    """Return the canonical tables that have narrow rows."""
+    """Return the canonical tables that have narrow rows, as noted with their cells."""
     if not there(con):
         return []
     return [str(row[0]) for row in con.execute("SELECT name FROM narrow_table ORDER BY t").fetchall()]

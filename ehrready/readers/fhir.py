@@ -315,7 +315,7 @@ class FhirReader:
                 names=["record", "place", "text"],
             )
             con.register("_kept", kept)
-            con.execute(f"INSERT INTO fhir_sample SELECT record, {quote(name)}, place, text FROM _kept")
+            con.execute(f"INSERT INTO fhir_sample SELECT record, {quote(name)}, place, rtrim(text, ' \t\r\n') FROM _kept")
             con.unregister("_kept")
 
 
