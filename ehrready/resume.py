@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 GROUP_BYTES = 256 * 1024 * 1024
 _HEAD = 65536
 _STATE, _LOCK, _EVENTS = "run.json", "lock", "events.json"
-#: What waits for the other files in the readers' own tables, as patterns (readers/fhir_sql.py, hl7v2_sql.py).
+#: What waits for the other files in the readers' own tables, as patterns (readers/fhir_sql.py, hl7v2_people.py).
 _STAGING = ("alias", "medication_ref", "drug", "fhir_sample", "_hl7_all_*")
 _KINDS: dict[str, type[Read] | type[Rejected] | type[Ended]] = {"read": Read, "rejected": Rejected, "ended": Ended}
 

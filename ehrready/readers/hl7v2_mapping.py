@@ -38,11 +38,6 @@ class Place(NamedTuple):
         return cls(match[1], *(int(part or 0) for part in match.groups()[1:]))
 
     @property
-    def whole(self) -> str:
-        """The SQL of the field with all its repetitions, in a row whose list of fields is ``f``."""
-        return f"f[{self.field + (self.segment != 'MSH')}]"
-
-    @property
     def name(self) -> str:
         """The SQL column that holds the first repetition of the field."""
         return f"{self.segment}_{self.field}"

@@ -18,7 +18,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ehrready.readers.arrays import Integers, integers, numbers, places_of, slices, strings
+from ehrready.readers.arrays import Integers, numbers, places_of, strings
+from ehrready.readers.hl7v2_lines import Lines
 
 #: Every line end and MLLP byte (0x0b, 0x1c) becomes CR; other control bytes become a space: the canonical tables
 #: use 0x01 as a mark, this module the others.  Tab stays; ESC is kept for ISO 2022 (``_special``).
@@ -122,7 +123,7 @@ def split(pieces: Sequence[Piece], wanted: Collection[str]) -> Block:
     count = np.arange(len(owners))
     place = count - np.maximum.accumulate(np.where(np.diff(owners, prepend=-1) != 0, count, 0)) + 1
     kept = plain[kind[: len(plain)] >= 0]
-    marked = np.flatnonzero(lines.escaped(what)[kept])
+    marked = np.flatnonzero(lines.escaped(what == _MESSAGE)[kept])
     # segments that are not as they were read lie behind the others
     more = strings([text.encode() for _, text in rewritten if text[:3] in number]).cast(pa.large_string())
     segments, escapes = _marked(pa.concat_arrays([lines.texts(kept[marked]), more]))
@@ -149,62 +150,17 @@ def split(pieces: Sequence[Piece], wanted: Collection[str]) -> Block:
     )
 
 
-def _lines(pieces: Sequence[Piece]) -> _Lines:
+def _lines(pieces: Sequence[Piece]) -> Lines:
     """Join pieces in UTF-8, each after a line that marks its start, every header at the start of a line."""
-    lines = _Lines(b"\r".join(part for piece in pieces for part in (_PIECE, piece.data)))
+    lines = Lines(b"\r".join(part for piece in pieces for part in (_PIECE, piece.data)))
     if not lines.neat():
         whole = [_unglued(piece.data) for piece in pieces]
-        lines = _Lines(_joined(whole))
+        lines = Lines(_joined(whole))
     try:
         strings([lines.data]).cast(pa.large_string())
     except pa.ArrowInvalid:
-        lines = _Lines(_joined(b"".join(_repaired(_unglued(piece.data))) for piece in pieces))
+        lines = Lines(_joined(b"".join(_repaired(_unglued(piece.data))) for piece in pieces))
     return lines
-
-
-class _Lines:
-    """The lines of a block: where each begins and ends."""
-
-    def __init__(self, data: bytes) -> None:
-        self.data, self.bytes = data, np.frombuffer(data, np.uint8)
-        breaks = places_of(self.bytes, 0x0D).astype(np.int64)
-        self.starts = np.concatenate([np.zeros(1, np.int64), breaks + 1])
-        self.ends = np.append(breaks, len(data))
-        self.escapes = places_of(self.bytes, 0x5C).astype(np.int64)
-
-    def neat(self) -> bool:
-        """Say whether no header is in the middle of a line, or behind a byte order mark or spaces (or may be)."""
-        if not self.data:
-            return True
-        first = self.bytes[np.minimum(self.starts, len(self.bytes) - 1)]
-        if np.isin(first, (0x20, 0x09, 0xEF)).any():
-            return False
-        inside = self.escapes[self.escapes >= self.starts[self.of(self.escapes)] + 7]  # MSH|^~ before it does not begin the line
-        return not np.logical_and.reduce([self.bytes[inside - 6 + i] == byte for i, byte in enumerate(b"MSH|^~")]).any()
-
-    def prefixes(self) -> tuple[Integers, list[bytes]]:
-        """Return the first four bytes of each line as an index into the list of different ones."""
-        key = np.zeros(len(self.starts), np.int64)
-        for i in range(4 * bool(self.data)):
-            at = self.starts + i
-            key |= np.where(at < self.ends, self.bytes[np.minimum(at, len(self.bytes) - 1)], 0).astype(np.int64) << 8 * i
-        encoded = pc.dictionary_encode(integers(key))
-        # no byte of a block in one form is 0
-        return numbers(encoded.indices).astype(np.int64), [n.to_bytes(4, "little").rstrip(b"\0") for n in encoded.dictionary.to_pylist()]
-
-    def texts(self, which: Integers, most: int | None = None) -> pa.Array:
-        """Return some lines, in any order, or so many bytes of each."""
-        starts, ends = self.starts[which], self.ends[which]
-        return slices(self.data, starts, ends if most is None else np.minimum(ends, starts + most))
-
-    def of(self, places: Integers) -> Integers:
-        """Return the line of each place in the block."""
-        return np.searchsorted(self.starts, places, "right") - 1
-
-    def escaped(self, what: np.typing.NDArray[np.int8]) -> np.typing.NDArray[np.bool_]:
-        """Say which lines have an escape character, beside the one that a header declares."""
-        found: np.typing.NDArray[np.bool_] = np.bincount(self.of(self.escapes), minlength=len(self.starts)) > (what == _MESSAGE)
-        return found
 
 
 def _joined(parts: Iterable[bytes]) -> bytes:
@@ -265,7 +221,7 @@ def _classify(prefix: bytes) -> int:
 
 
 def _special(
-    lines: _Lines, what: np.typing.NDArray[np.int8], inside: np.typing.NDArray[np.bool_], message: Integers, n: int
+    lines: Lines, what: np.typing.NDArray[np.int8], inside: np.typing.NDArray[np.bool_], message: Integers, n: int
 ) -> np.typing.NDArray[np.bool_]:
     """Mark the messages that need rewriting: other separators, lines that are no segment, ISO 2022 escapes."""
     special = np.zeros(max(n, 1), np.bool_)
