@@ -75,6 +75,7 @@ def measure(con: duckdb.DuckDBPyConnection, frames: dict[str, Frame], store: Sto
     if numbered:
         for statement in concepts.said(numbered, NUMBER, LATE):
             con.execute(statement)
+        con.execute("DROP TABLE row_of")  # a row per record: nothing else asks it, and room is wanted
     else:
         con.execute(
             f"CREATE TEMP TABLE {'said_text' if short else 'said'} AS SELECT t.q, g.record, g.concept, CASE WHEN a.p > 0 THEN a.p END AS p, {STRICT_MONTH.format('g.used')} AS m "
@@ -251,17 +252,19 @@ def _systems(con: duckdb.DuckDBPyConnection, frames: dict[str, Frame]) -> None:
     # where no concept has a second coding each coding is a concept, and the sums per patient serve
     single = "SELECT element FROM term GROUP BY element HAVING max(most) = 1"
     con.execute(
-        "CREATE TEMP TABLE bit_of AS SELECT t.q, t.element, b.bit, s.element IS NOT NULL AS single FROM term t JOIN judge j USING (pid) "
-        f"JOIN token_bit b ON b.token = j.token LEFT JOIN ({single}) s ON s.element = t.element;"
-        "CREATE TEMP TABLE per_concept AS SELECT element, p, bits, sum(n)::BIGINT n FROM (SELECT b.element, s.p, b.bit AS bits, s.n FROM per_term s "
-        "JOIN bit_of b USING (q) WHERE b.single UNION ALL SELECT element, p, bits, count(*) n FROM (SELECT b.element, g.record, g.concept, "
+        "CREATE TEMP TABLE bit_of AS SELECT t.q, t.element, (dense_rank() OVER (ORDER BY t.element))::INTEGER w, b.bit, s.element IS NOT NULL AS single "
+        f"FROM term t JOIN judge j USING (pid) JOIN token_bit b ON b.token = j.token LEFT JOIN ({single}) s ON s.element = t.element;"
+        "CREATE TEMP TABLE per_concept AS SELECT w, p, bits, sum(n)::BIGINT n FROM (SELECT b.w, s.p, b.bit AS bits, s.n FROM per_term s "
+        "JOIN bit_of b USING (q) WHERE b.single UNION ALL SELECT w, p, bits, count(*) n FROM (SELECT b.w, g.record, g.concept, "
         "min(g.p) p, bit_or(b.bit) bits FROM said g JOIN bit_of b USING (q) WHERE NOT b.single GROUP BY 1, 2, 3) GROUP BY 1, 2, 3) GROUP BY 1, 2, 3"
     )
     rows = _rows(
         con,
-        f"SELECT element, bits, {_SUMS} FROM {_totalled('per_concept', 'element')} GROUP BY 1, 2",
+        f"SELECT element, bits, n, patients, n2, n_of FROM (SELECT w, bits, {_SUMS} FROM {_totalled('per_concept', 'w')} GROUP BY w, bits) "
+        "AS s(w, bits, n, patients, n2, n_of) JOIN (SELECT DISTINCT w, element FROM bit_of) USING (w)",
         2,
     )
+    con.execute("DROP TABLE per_concept")
     for (element, bits), values in rows.items():
         names = "+".join(token for i, token in enumerate(tokens) if int(bits) >> i & 1)
         frames["systems"][element, names] = values

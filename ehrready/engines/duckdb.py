@@ -25,7 +25,7 @@ _PREFIX = "ehrready-"
 NO_ROOM = "the temporary folder cannot be written or its disk is full: set TMPDIR to a place with room for the export"
 NO_MEMORY = "there is not enough memory for this source: give more with --memory, or use fewer --threads; nothing was written"
 #: Of the memory that a run is given the engine has all but so many bytes, and at least this share.
-BESIDE, ENGINE_SHARE = 400 * 1024**2, 0.65
+BESIDE, ENGINE_SHARE = 400 * 1024**2, 0.75
 #: With less than this for the engine (bytes), less is done at once.
 LITTLE_MEMORY = 2 * 1024**3
 _STALE_SECONDS = 7 * 24 * 3600
