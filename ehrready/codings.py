@@ -264,7 +264,6 @@ def _systems(con: duckdb.DuckDBPyConnection, frames: dict[str, Frame]) -> None:
         "AS s(w, bits, n, patients, n2, n_of) JOIN (SELECT DISTINCT w, element FROM bit_of) USING (w)",
         2,
     )
-    con.execute("DROP TABLE per_concept")
     for (element, bits), values in rows.items():
         names = "+".join(token for i, token in enumerate(tokens) if int(bits) >> i & 1)
         frames["systems"][element, names] = values
