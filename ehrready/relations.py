@@ -9,9 +9,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+import pyarrow as pa
+
 from ehrready import narrow
-from ehrready.engines.duckdb import quote
+from ehrready.engines.duckdb import is_duckdb, quote
 from ehrready.profile import Frame
+from ehrready.readers.arrays import integers, numbers
 from ehrready.valuesets import VALUE_SETS
 
 if TYPE_CHECKING:
@@ -19,7 +23,7 @@ if TYPE_CHECKING:
 
 
 #: Results whose duplicates are looked for in one statement.
-AT_ONCE = 2_000_000
+AT_ONCE = 8_000_000
 
 
 def apart(con: duckdb.DuckDBPyConnection, tables: Sequence[str]) -> tuple[Frame, Frame]:
@@ -79,21 +83,13 @@ def _copies(con: duckdb.DuckDBPyConnection, frame: Frame, tables: Sequence[str])
         )
     timed = "clock IS NOT NULL AND v IS NOT NULL AND p IS NOT NULL"
     # few are there twice: they are looked for by one number first, which has the code where it is at hand
-    if "observation" in short:
-        number = "hash(p, clock, v)"
-        con.execute(
-            f"CREATE TEMP TABLE alike AS SELECT record FROM {told} WHERE {timed} AND {number} IN (SELECT {number} h FROM {told} WHERE {timed} "
-            "GROUP BY h HAVING count(*) > 1);"
-            f"CREATE TEMP TABLE same AS SELECT p, r, clock, v FROM reading JOIN alike USING (record) WHERE {timed} AND r > 0 GROUP BY ALL HAVING count(*) > 1"
-        )
-    else:
-        timed, number = f"{timed} AND r > 0", "hash(p, r, clock, v)"
-        for part, among in enumerate(_parts(con)):
-            groups = f"SELECT h FROM (SELECT {number} AS h FROM {told} WHERE {timed}){among} GROUP BY h HAVING count(*) > 1"
-            con.execute(f"INSERT INTO alike {groups}" if part else f"CREATE TEMP TABLE alike AS {groups}")
-        con.execute(
-            f"CREATE TEMP TABLE same AS SELECT p, r, clock, v FROM {told} WHERE {timed} AND {number} IN (SELECT h FROM alike) GROUP BY ALL HAVING count(*) > 1"
-        )
+    short_way = "observation" in short
+    timed, number = (timed, "hash(p, clock, v)") if short_way else (f"{timed} AND r > 0", "hash(p, r, clock, v)")
+    _alike(con, f"SELECT {number} AS h FROM {told} WHERE {timed}")
+    found, timed = f"{told} WHERE {timed} AND {number} IN (SELECT h FROM alike)", f"{timed} AND r > 0"
+    if short_way:
+        found = f"reading JOIN (SELECT record FROM {found}) USING (record) WHERE {timed}"
+    con.execute(f"CREATE TEMP TABLE same AS SELECT p, r, clock, v FROM {found} GROUP BY ALL HAVING count(*) > 1")
     con.execute(
         # a copy under the same id is a duplicate-id and counted there
         f"CREATE TEMP TABLE copies AS SELECT s.p, s.r, s.clock, s.v, {own}, o.unit, o.unit_code, o.range_low, o.range_high, "
@@ -110,15 +106,25 @@ def _copies(con: duckdb.DuckDBPyConnection, frame: Frame, tables: Sequence[str])
     frame["observation.code", "near-duplicate"] = (int(near[0]), int(row[0]), int(near[1]))
 
 
-def _parts(con: Any) -> list[str]:
-    """Return conditions on a hash that divide the results into parts: the groups of all of them at once may want more memory than there is."""
-    import duckdb
+def _alike(con: Any, hashes: str) -> None:
+    """Create ``alike``: the hashes that are there twice.
 
-    if not isinstance(con, duckdb.DuckDBPyConnection):
-        return [""]  # another engine has other means, and other hashes
+    Sorted they stand side by side: NumPy sorts them in a tenth of the time in which the engine groups as many groups as rows.  More than
+    ``AT_ONCE`` are looked at in parts, since there may not be memory for all at once.
+    """
+    if not is_duckdb(con):  # another engine has other means, and other hashes
+        con.execute(f"CREATE TEMP TABLE alike AS SELECT h FROM ({hashes}) GROUP BY h HAVING count(*) > 1")
+        return
     results = con.execute("SELECT count(*) FROM reading").fetchone() or (0,)
     parts = int(results[0]) // AT_ONCE + 1
-    return [f" WHERE h % {parts} = {part}" for part in range(parts)] if parts > 1 else [""]
+    found = []
+    for part in range(parts):
+        among = f" WHERE h % {parts} = {part}" if parts > 1 else ""
+        ordered = np.sort(numbers(con.sql(f"SELECT h FROM ({hashes}){among}").to_arrow_table().column("h")))
+        found.append(np.unique(ordered[1:][ordered[1:] == ordered[:-1]]))
+    con.register("_alike", pa.Table.from_arrays([integers(np.concatenate(found)).view(pa.uint64())], names=["h"]))
+    con.execute("CREATE TEMP TABLE alike AS SELECT h FROM _alike")
+    con.unregister("_alike")
 
 
 def _visits(con: duckdb.DuckDBPyConnection, frame: Frame, tables: Sequence[str]) -> None:
