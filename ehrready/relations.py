@@ -115,8 +115,8 @@ def _alike(con: Any, hashes: str) -> None:
     if not is_duckdb(con):  # another engine has other means, and other hashes
         con.execute(f"CREATE TEMP TABLE alike AS SELECT h FROM ({hashes}) GROUP BY h HAVING count(*) > 1")
         return
-    results = con.execute("SELECT count(*) FROM reading").fetchone() or (0,)
-    parts = int(results[0]) // AT_ONCE + 1
+    (results,) = con.execute("SELECT count(*) FROM reading").fetchall()[0]
+    parts = int(results) // AT_ONCE + 1
     found = []
     for part in range(parts):
         among = f" WHERE h % {parts} = {part}" if parts > 1 else ""
