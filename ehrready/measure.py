@@ -103,7 +103,9 @@ class _Beside:
     def __enter__(self) -> _Beside:
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, error: object, *_: object) -> None:
+        if error is not None and self._other is not None:
+            self._other.interrupt()  # nobody waits for what it does
         for threads in (self.python, self._engine):
             threads.shutdown(cancel_futures=True)
         if self._other is not None:
@@ -125,8 +127,8 @@ def _records(con: duckdb.DuckDBPyConnection, frames: dict[str, Frame], store: St
     alone = beside.begin(functools.partial(relations.apart, tables=tables))
     cells.build(con, temp)
     counted, known = empty(), threading.Event()
-    states_of = beside.begin(functools.partial(_states, frames=counted, tables=tables, temp=temp, known=known))
     try:
+        states_of = beside.begin(functools.partial(_states, frames=counted, tables=tables, temp=temp, known=known))
         codings.measure(con, frames, store, temp)
     finally:
         known.set()

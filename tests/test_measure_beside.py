@@ -1,0 +1,67 @@
+"""Measures beside each other: the same bytes as one after the other, and a clean end when one of them fails."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from ehrready import codings, measure, relations, resources
+from ehrready.engines.duckdb import LITTLE_MEMORY, memory_of
+from ehrready.pipeline import Options, read_profile
+
+SAMPLE = resources.folder("sample_data") / "live"
+
+
+@pytest.mark.parametrize("kind", ["fhir", "hl7v2", "omop"])
+def test_measures_beside_each_other_count_what_they_count_one_after_the_other(kind: str) -> None:
+    roomy: list[bool] = []
+    found = [
+        read_profile(
+            [str(SAMPLE / kind)], Options(internal=True, memory=memory), also=lambda con: roomy.append(memory_of(con) >= LITTLE_MEMORY)
+        )[0]
+        for memory in ("4GB", "1GB")
+    ]
+    assert roomy == [True, False]
+    assert found[0].to_json() == found[1].to_json()
+
+
+@pytest.fixture
+def patience() -> Iterator[None]:
+    """Fail instead of hanging: threads that a test leaves behind are told within ten seconds."""
+    before = set(threading.enumerate())
+    yield
+    left = [thread for thread in threading.enumerate() if thread not in before]
+    for thread in left:
+        thread.join(10)
+    assert not [thread for thread in left if thread.is_alive()]
+
+
+@pytest.mark.usefixtures("patience")
+@pytest.mark.parametrize(
+    "place", ["relations.apart", "cells.build", "states.build", "states.measure", "codings.measure", "values.measure", "overlaps.measure"]
+)
+def test_an_error_in_any_of_them_ends_the_run(place: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: Any, **__: Any) -> None:
+        raise RuntimeError(place)
+
+    module, name = place.split(".")
+    monkeypatch.setattr(getattr(measure, module), name, broken)
+    with pytest.raises(RuntimeError, match=place):
+        read_profile([str(SAMPLE / "fhir")], Options())
+
+
+@pytest.mark.usefixtures("patience")
+def test_an_interruption_ends_what_runs_beside(monkeypatch: pytest.MonkeyPatch) -> None:
+    def slow(con: Any, **_: Any) -> None:
+        con.execute("SELECT count(*) FROM range(100000000) a, range(1000000) b").fetchall()
+
+    def interrupted(*_: Any, **__: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(relations, "apart", slow)
+    monkeypatch.setattr(codings, "measure", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        read_profile([str(SAMPLE / "fhir")], Options())
