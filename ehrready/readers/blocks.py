@@ -18,7 +18,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ehrready.readers.arrays import BATCH_ROWS, integers, strings
+from ehrready.readers.arrays import BATCH_ROWS, integers, places_of, strings
 from ehrready.readers.base import Ended, Read, Rejected, SourceFile
 from ehrready.readers.json_depth import too_deep
 from ehrready.readers.json_stream import BadDocument, Cutter
@@ -405,7 +405,8 @@ def _padded(lines: pa.Array) -> bool:
         return True
     text = np.frombuffer(data, np.uint8)
     last = text[np.maximum(ends - 1 - (text[ends - 1] == _FEED), starts)]
-    return bool((text[starts] <= _SPACE).any() or (last == 0x0B).any() or (last == 0x0C).any())
+    # behind a vertical tab or a form feed may be a carriage return or spaces
+    return bool((text[starts] <= _SPACE).any() or ((last <= _SPACE).any() and any(len(places_of(text, byte)) for byte in (0x0B, 0x0C))))
 
 
 def _is_text(data: bytes) -> bool:

@@ -240,7 +240,22 @@ def test_the_same_text_may_get_another_number(tmp_path: Path, monkeypatch: pytes
 @settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
 @given(
     st.lists(
-        st.sampled_from([b"", b"a", b" b ", b"long enough to cross a block", "\u00e9".encode(), b"\xff", b"\t", b"c\r", b"d\v", b"\fe"]),
+        st.sampled_from(
+            [
+                b"",
+                b"a",
+                b" b ",
+                b"long enough to cross a block",
+                "\u00e9".encode(),
+                b"\xff",
+                b"\t",
+                b"c\r",
+                b"d\v",
+                b"\fe",
+                b"f\f\r",
+                b"g\v ",
+            ]
+        ),
         max_size=12,
     ),
     st.booleans(),
