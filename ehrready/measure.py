@@ -10,9 +10,9 @@ from __future__ import annotations
 import functools
 import threading
 from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from ehrready import cells, codings, custom, narrow, overlaps, relations, sites, states, values
 from ehrready.engines.duckdb import LITTLE_MEMORY, is_duckdb, memory_of, quote
@@ -97,6 +97,7 @@ class _Beside:
         self.python, self._engine = ThreadPoolExecutor(1), ThreadPoolExecutor(1)
         roomy = not part and is_duckdb(con) and not narrow.there(con) and memory_of(con) >= LITTLE_MEMORY
         self._con, self._other = con, con.cursor() if roomy else None
+        self._begun: list[Future[Any]] = []
         #: of what kind tables are that both connections read: temporary ones are a connection's own
         self.temp = "" if roomy else cells.TEMP
 
@@ -105,7 +106,9 @@ class _Beside:
 
     def __exit__(self, error: object, *_: object) -> None:
         if error is not None and self._other is not None:
-            self._other.interrupt()  # nobody waits for what it does
+            # nobody waits for what it does; between two statements there is nothing to interrupt, so it is tried until it has ended
+            while wait([future for future in self._begun if not future.cancel()], 0.05).not_done:
+                self._other.interrupt()
         for threads in (self.python, self._engine):
             threads.shutdown(cancel_futures=True)
         if self._other is not None:
@@ -113,7 +116,10 @@ class _Beside:
 
     def begin(self, work: Callable[[duckdb.DuckDBPyConnection], T]) -> Future[T] | _Turn[T]:
         """Start some work of the engine, behind what was begun before; the result awaits it."""
-        return _Turn(work, self._con) if self._other is None else self._engine.submit(work, self._other)
+        if self._other is None:
+            return _Turn(work, self._con)
+        self._begun.append(begun := self._engine.submit(work, self._other))
+        return begun
 
 
 def _records(con: duckdb.DuckDBPyConnection, frames: dict[str, Frame], store: Store | None, beside: _Beside) -> None:

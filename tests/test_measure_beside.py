@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterator
 from typing import Any
 
+import duckdb
 import pytest
 
 from ehrready import codings, measure, relations, resources
@@ -65,3 +67,28 @@ def test_an_interruption_ends_what_runs_beside(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(codings, "measure", interrupted)
     with pytest.raises(KeyboardInterrupt):
         read_profile([str(SAMPLE / "fhir")], Options())
+
+
+@pytest.mark.usefixtures("patience")
+def test_an_interruption_between_two_statements_ends_the_next_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    begun, ended = threading.Event(), []
+
+    def slow(con: Any, **_: Any) -> None:
+        begun.set()
+        time.sleep(0.5)
+        try:  # a minute
+            ended.append(
+                con.execute("SELECT count(*) FROM range(200000) a, range(200000) b WHERE hash(a.range + b.range) % 7 = 1").fetchall()
+            )
+        except duckdb.Error as error:
+            ended.append(type(error))
+
+    def interrupted(*_: Any, **__: Any) -> None:
+        assert begun.wait(60)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(relations, "apart", slow)
+    monkeypatch.setattr(codings, "measure", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        read_profile([str(SAMPLE / "hl7v2")], Options(internal=True))
+    assert ended == [duckdb.InterruptException]
