@@ -56,7 +56,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
     # plain when piped (design section 5), which also spares the import of Rich's Markdown
-    rich_markup_mode="rich" if sys.stdout.isatty() else None,
+    rich_markup_mode="rich" if sys.stdout and sys.stdout.isatty() else None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.add_typer(rule_commands.app, name="rules")
@@ -278,7 +278,7 @@ def main() -> None:
     )  # seconds: what hands a statement to the engine waits for what computes in Python, ten times less than usual
     gc.set_threshold(200_000, 20, 20)  # a run makes few cycles and many objects: looking through them was a tenth of a short one
     if sys.argv[1:] == ["--version"]:  # scripts ask often: the parser need not be built for it
-        sys.stdout.write(f"ehrready {__version__}\n")
+        typer.echo(f"ehrready {__version__}")
         sys.exit(Exit.PASSED)
     signal.signal(signal.SIGTERM, lambda *_: (_ for _ in ()).throw(_Terminated()))
     try:
@@ -320,8 +320,9 @@ def run() -> NoReturn:
 def _flushed() -> bool:
     """Say whether all that was printed is out; what failed, Python itself tells."""
     try:
-        sys.stdout.flush()
-        sys.stderr.flush()
+        for stream in (sys.stdout, sys.stderr):
+            if stream is not None:  # the process was started with it closed
+                stream.flush()
     except (OSError, ValueError):
         return False
     return True

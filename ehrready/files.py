@@ -33,6 +33,8 @@ def write(target: str, data: bytes, *, mode: int = 0o644) -> None:
     Raises UsageError when the place cannot be written, SourceError when the disk is full; an old file stays intact.
     """
     if target == "-":
+        if sys.stdout is None:  # the process was started with it closed
+            raise UsageError("an output could not be written: stdout is closed")
         try:
             sys.stdout.buffer.write(data)
             sys.stdout.buffer.flush()

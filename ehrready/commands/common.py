@@ -24,7 +24,7 @@ def console() -> Console:
     """Return the terminal of human text: stderr, plain and 120 wide when piped."""
     from rich.console import Console
 
-    piped = not sys.stderr.isatty()
+    piped = not (sys.stderr and sys.stderr.isatty())
     return Console(stderr=True, highlight=False, width=120 if piped and "COLUMNS" not in os.environ else None)
 
 

@@ -204,6 +204,16 @@ def test_a_reader_that_closes_the_pipe_is_no_traceback(data: Path) -> None:
     assert "Exception" not in done.stderr
 
 
+@pytest.mark.parametrize(("closed", "to_stdout"), [("2>&-", 0), (">&-", 2), (">&- 2>&-", 2)])
+def test_a_run_that_is_started_with_a_closed_stream_ends_as_it_should(data: Path, closed: str, to_stdout: int) -> None:
+    for arguments, code in ((["render", data / "card.json", "--json", "/dev/null"], 0), (["render", data / "card.json", "--json", "-"], to_stdout),
+                            (["--version"], 0), (["nonsense"], 2)):  # fmt: skip
+        line = " ".join(command(*arguments))
+        done = subprocess.run(["/bin/sh", "-c", f"{line} {closed}"], capture_output=True, text=True, check=False, env=ENV)
+        assert done.returncode == code, arguments
+        assert "Traceback" not in done.stderr
+
+
 def test_the_same_input_gives_the_same_bytes(data: Path, tmp_path: Path) -> None:
     for number in range(2):
         run(
