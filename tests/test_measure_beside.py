@@ -11,6 +11,7 @@ import duckdb
 import pytest
 
 from ehrready import codings, measure, relations, resources
+from ehrready.checks import structure
 from ehrready.engines.duckdb import LITTLE_MEMORY, memory_of
 from ehrready.pipeline import Options, read_profile
 
@@ -92,3 +93,14 @@ def test_an_interruption_between_two_statements_ends_the_next_one(monkeypatch: p
     with pytest.raises(KeyboardInterrupt):
         read_profile([str(SAMPLE / "hl7v2")], Options(internal=True))
     assert ended == [duckdb.InterruptException]
+
+
+def test_a_count_that_cannot_even_begin_is_told_and_the_others_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(_: Any) -> None:
+        raise RuntimeError("canary")
+
+    monkeypatch.setattr(structure, "_sample", broken)
+    profile = read_profile([str(SAMPLE / "fhir")], Options(internal=True))[0]
+    assert {key[3] for key in profile.frames["custom"]} == {"error: the measure crashed (RuntimeError)"}
+    assert profile.frames["states"]
+    assert b"canary" not in profile.to_json()
