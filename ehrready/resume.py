@@ -252,5 +252,8 @@ def finished(folder: str) -> int:
 
 
 def remove(folder: str) -> None:
-    """Remove the folder of a run whose profile is written."""
+    """Remove the folder of a run whose profile is written; what tells that it is one goes last, should this be interrupted, too."""
+    for path in Path(folder).glob("*"):
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
     shutil.rmtree(folder, ignore_errors=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -140,6 +141,16 @@ def test_finished_files_are_not_read_again(tmp_path: Path, monkeypatch: pytest.M
     kept = {path.name: path.stat().st_ino for path in work.glob("*-0*") if path.suffix != ".half"}
     assert profiled(source, folder=work) == profiled(source)
     assert kept.items() <= {path.name: path.stat().st_ino for path in work.glob("*-0*")}.items()
+
+
+def test_a_removal_that_is_interrupted_leaves_a_run_that_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    work = tmp_path / "work"
+    (work / "fhir-000001").mkdir(parents=True)
+    (work / "state.json").write_text("{}")
+    removed: list[str] = []
+    monkeypatch.setattr(shutil, "rmtree", lambda path, **_: removed.append(Path(path).name))
+    resume.remove(str(work))
+    assert removed == ["fhir-000001", "work"]  # what tells that it is a run's folder is there until nothing else is
 
 
 @pytest.mark.parametrize("kills", [3, pytest.param(20, marks=pytest.mark.slow)])

@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 from ehrready import cells
 from ehrready.engines.duckdb import quote
 from ehrready.readers import hl7v2_concepts, hl7v2_sql
-from ehrready.readers.arrays import batched, integers, numbers
+from ehrready.readers.arrays import batched, integers, numbers, strings
 from ehrready.readers.hl7v2_rows import Waiting, are_null, coded
 from ehrready.readers.hl7v2_sql import PLACE_BITS
 from ehrready.readers.leaves import alike
@@ -57,7 +57,8 @@ def _once(waiting: Waiting) -> pa.Table:
     unnamed = are_null(columns[key].dictionary)[numbers(columns[key].indices)]
     message = np.where(unnamed, record >> PLACE_BITS, -1)
     which, first = alike([*(column for name, column in columns.items() if name != "ts"), integers(message)], n)
-    times = columns["ts"].dictionary.fill_null("")
+    times = columns["ts"].dictionary
+    times = times.fill_null(strings([b""]).cast(times.type)[0])  # a text of Python would import pandas
     order = numbers(pc.sort_indices(times)).astype(np.int64)
     rank = np.empty(len(times), np.int64)
     rank[order] = np.arange(len(times))

@@ -13,7 +13,7 @@ MB = 10**6
 
 
 @pytest.mark.parametrize(
-    ("given", "least", "most"), [("1GB", 640 * MB, 660 * MB), ("4GB", 3500 * MB, 3600 * MB), ("512MB", 325 * MB, 340 * MB)]
+    ("given", "least", "most"), [("1GB", 740 * MB, 760 * MB), ("4GB", 3500 * MB, 3600 * MB), ("512MB", 375 * MB, 390 * MB)]
 )
 def test_the_engine_leaves_room_for_what_is_read_beside_it(given: str, least: int, most: int) -> None:
     with open_engine(memory=given, threads=1) as con:
