@@ -8,7 +8,7 @@ import gc
 import os
 import signal
 import sys
-from functools import reduce
+from functools import partial, reduce
 from pathlib import Path
 from typing import Annotated, NoReturn
 
@@ -280,7 +280,8 @@ def main() -> None:
     if sys.argv[1:] == ["--version"]:  # scripts ask often: the parser need not be built for it
         typer.echo(f"ehrready {__version__}")
         sys.exit(Exit.PASSED)
-    signal.signal(signal.SIGTERM, lambda *_: (_ for _ in ()).throw(_Terminated()))
+    told: list[Exit] = []  # the engine says RuntimeError of a statement that a signal ends
+    _heed(told)
     try:
         code = app(standalone_mode=False)
         sys.exit(int(code or 0))
@@ -296,6 +297,10 @@ def main() -> None:
     except typer.Exit as exit_:
         sys.exit(exit_.exit_code)
     except Exception as error:  # noqa: BLE001 - the last resort: one line, no traceback, no value
+        if told:
+            if told[0] is Exit.INTERRUPTED:
+                common.say("ehrready: interrupted; nothing was written")
+            sys.exit(told[0])
         _usage(error)
         place = _place(error)
         common.say(f"ehrready: internal error ({type(error).__name__} at {place}); no value of the data is shown: please report this line")
@@ -334,6 +339,18 @@ def _no_core_dumps() -> None:
         import resource
 
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+
+
+def _heed(told: list[Exit]) -> None:
+    """Let SIGTERM and SIGINT (unless it is ignored, as in the background) unwind the run; ``told`` is the exit code of what came."""
+
+    def stop(code: Exit, error: type[BaseException], *_: object) -> None:
+        told.append(code)
+        raise error
+
+    signal.signal(signal.SIGTERM, partial(stop, Exit.TERMINATED, _Terminated))
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, partial(stop, Exit.INTERRUPTED, KeyboardInterrupt))
 
 
 class _Terminated(BaseException):

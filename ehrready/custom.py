@@ -58,7 +58,12 @@ def measure(con: duckdb.DuckDBPyConnection, rules: Iterable[Rule], begun: Begun)
                 frame[key] = tuple((a or 0) + b for a, b in zip(before, new, strict=True))
         except CannotCount as error:
             frame[rule.id, rule.digest, "{}", f"{error.status}: {error}"] = (0, 0, 0, 0)
-        except Exception as error:  # noqa: BLE001 - a result of its own; its text may quote data
+        except Exception as error:
+            from ehrready.engines.duckdb import stopped
+
+            if stopped(error):
+                raise
+            # a result of its own; its text may quote data
             frame[rule.id, rule.digest, "{}", f"error: the measure crashed ({type(error).__name__})"] = (0, 0, 0, 0)
     return frame
 

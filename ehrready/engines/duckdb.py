@@ -108,6 +108,11 @@ def is_duckdb(con: object) -> bool:
     return isinstance(con, duckdb.DuckDBPyConnection)
 
 
+def stopped(error: BaseException) -> bool:
+    """Say whether a signal ended a statement: the engine then raises this in place of what the signal's handler raised."""
+    return type(error) is RuntimeError and str(error) == "Query interrupted"
+
+
 def memory_of(con: duckdb.DuckDBPyConnection) -> int:
     """Return the engine's memory limit in bytes."""
     number, unit = con.execute("SELECT current_setting('memory_limit')").fetchall()[0][0].split()

@@ -101,6 +101,43 @@ def test_sigint_is_130_and_sigterm_143(data: Path, tmp_path: Path) -> None:
         assert list(tmp_path.glob("ehrready-*")) == []
 
 
+@pytest.mark.parametrize("place", ["measure.measure", "cells.build", "custom.sql"])
+@pytest.mark.parametrize(("sent", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_in_a_statement_of_the_engine_is_no_internal_error(data: Path, tmp_path: Path, sent: int, code: int, place: str) -> None:
+    """The engine raises an error of its own in place of that of the signal."""
+    started = tmp_path / "started"
+    patch = {
+        "measure.measure": "measure.measure = slow",
+        "cells.build": "measure.cells.build = slow",
+        "custom.sql": "from ehrready.checks import CHECKS\nimport dataclasses\n"
+        "CHECKS['must-support'] = dataclasses.replace(CHECKS['must-support'], measured=slow)",
+    }[place]
+    program = (
+        "import sys, pathlib\nfrom ehrready import cli, measure\n"
+        f"def slow(con, *a, **k):\n    pathlib.Path({str(started)!r}).touch()\n"
+        "    con.execute('SELECT count(*) FROM range(1000000) a, range(1000000) b WHERE hash(a.range + b.range) % 7 = 1').fetchall()\n"
+        f"{patch}\nsys.argv = ['ehrready', 'check', *sys.argv[1:]]\ncli.run()\n"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", program, str(data / "o.ndjson"), "--threads", "1"],
+        stderr=subprocess.PIPE, text=True, env=ENV | {"TMPDIR": str(tmp_path)},
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509 # ignored where the tests run in the background
+    )  # fmt: skip
+    deadline = time.monotonic() + 60
+    while not started.exists() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    time.sleep(0.3)
+    process.send_signal(sent)
+    try:
+        _, stderr = process.communicate(timeout=60)
+    finally:
+        process.kill()
+    assert process.returncode == code, stderr
+    assert "Traceback" not in stderr
+    assert "internal error" not in stderr
+    assert list(tmp_path.glob("ehrready-*")) == []
+
+
 def test_a_full_disk_is_one_sentence_and_the_old_report_stays(data: Path, tmp_path: Path) -> None:
     report = tmp_path / "r.html"
     report.write_text("old")
