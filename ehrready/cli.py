@@ -316,7 +316,8 @@ def run() -> NoReturn:
         main()
     except SystemExit as exit_:
         atexit._run_exitfuncs()  # as Python does; nothing public does it
-        if isinstance(exit_.code, int) and _flushed():
+        watched = sys.getprofile() or sys.gettrace()  # by a profiler, which writes what it saw behind this
+        if isinstance(exit_.code, int) and not watched and _flushed():
             os._exit(exit_.code)
         raise
     sys.exit(Exit.INTERNAL)

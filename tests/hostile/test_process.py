@@ -251,6 +251,12 @@ def test_a_run_that_is_started_with_a_closed_stream_ends_as_it_should(data: Path
         assert "Traceback" not in done.stderr
 
 
+def test_a_profiler_writes_what_it_saw(tmp_path: Path) -> None:
+    watched = [sys.executable, "-m", "cProfile", "-o", str(tmp_path / "seen"), "-m", "ehrready", "--version"]
+    assert subprocess.run(watched, capture_output=True, check=False, env=ENV).returncode == 0
+    assert (tmp_path / "seen").stat().st_size > 0
+
+
 def test_the_same_input_gives_the_same_bytes(data: Path, tmp_path: Path) -> None:
     for number in range(2):
         run(
