@@ -34,9 +34,9 @@ def read(reader: Reader, files: Sequence[SourceFile], con: Any, ledger: Ledger, 
     except (EhrreadyError, MemoryError):
         raise
     except Exception as error:
-        from ehrready.engines.duckdb import lacks
+        from ehrready.engines.duckdb import lacks, stopped
 
-        if lacks(error):
+        if lacks(error) or stopped(error):
             raise  # no fault of the files
         ledger.crashed(reader.format)
         for file in files:

@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import gzip
 import json
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import duckdb
 import orjson
 import pytest
 import zstandard
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ehrready import pipeline, resources
 from ehrready.engines.duckdb import open_engine
 from ehrready.ledger import Ledger
-from ehrready.readers.base import SourceFile
+from ehrready.options import Options
+from ehrready.readers.base import Event, SourceFile
 from ehrready.readers.blocks import head
 from ehrready.readers.fhir import FhirReader
 
@@ -281,3 +285,14 @@ def _resources(path: Path) -> list[dict[str, Any]]:
         else:
             found.append(document)
     return found
+
+
+def test_a_statement_that_a_signal_ends_is_no_fault_of_the_files() -> None:
+    """The engine raises RuntimeError then, in place of what the handler raised; a reader that crashes makes its files unreadable."""
+
+    class Stopped(FhirReader):
+        def read(self, files: Sequence[SourceFile], con: duckdb.DuckDBPyConnection) -> Iterator[Event]:
+            raise RuntimeError("Query interrupted")
+
+    with pytest.raises(RuntimeError, match="interrupted"):
+        pipeline.read_profile([str(resources.folder("sample_data") / "live" / "fhir")], Options(), readers=[Stopped()])
