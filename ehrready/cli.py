@@ -273,9 +273,7 @@ def main() -> None:
     """Run the command line and turn every outcome into an exit code; never a traceback, never a value."""
     _no_core_dumps()
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # no algebra is done: NumPy's other threads would only spin
-    sys.setswitchinterval(
-        0.0005
-    )  # seconds: what hands a statement to the engine waits for what computes in Python, ten times less than usual
+    sys.setswitchinterval(0.0005)  # seconds, not 0.005: what hands a statement to the engine waits for what computes in Python
     gc.set_threshold(200_000, 20, 20)  # a run makes few cycles and many objects: looking through them was a tenth of a short one
     if sys.argv[1:] == ["--version"]:  # scripts ask often: the parser need not be built for it
         typer.echo(f"ehrready {__version__}")

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 
-from ehrready.engines.duckdb import quote
+from ehrready.engines.duckdb import is_duckdb, quote
 from ehrready.readers.arrays import Integers, batched, integers, strings, truths
 from ehrready.tables import TABLES
 
@@ -159,9 +159,7 @@ def share(con: duckdb.DuckDBPyConnection, layout: Sequence[Numbered]) -> None:
 
 def shared(con: Any) -> Mapping[str, Sequence[Numbered]]:
     """Return the numbered elements by table where ``concept`` and ``coding`` are views; nothing where they are tables."""
-    import duckdb
-
-    if not isinstance(con, duckdb.DuckDBPyConnection):
+    if not is_duckdb(con):
         return {}  # another engine has tables
     if not con.execute("SELECT 1 FROM duckdb_tables() WHERE table_name = 'numbered'").fetchone():
         return {}

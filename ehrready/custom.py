@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Executor, Future
 from typing import TYPE_CHECKING
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING
 import orjson
 
 from ehrready.checks.base import CHECKS, CannotCount, Counted, Outcome, skip
+from ehrready.engines.duckdb import stopped
 from ehrready.profile import Frame, Profile
 
 if TYPE_CHECKING:
@@ -32,9 +32,12 @@ def begin(con: duckdb.DuckDBPyConnection, rules: Iterable[Rule], beside: Executo
     for rule in rules:
         check = CHECKS[rule.check]
         if check.measured and check.apart:
-            with contextlib.suppress(Exception):  # what fails here fails again when its turn comes, and is told then
+            try:
                 if check.apart(con):
                     begun[rule.id, rule.digest] = beside.submit(_counted, check.measured(con, rule.options))
+            except Exception as error:  # what fails here fails again when its turn comes, and is told then
+                if stopped(error):
+                    raise
     return begun
 
 
@@ -59,8 +62,6 @@ def measure(con: duckdb.DuckDBPyConnection, rules: Iterable[Rule], begun: Begun)
         except CannotCount as error:
             frame[rule.id, rule.digest, "{}", f"{error.status}: {error}"] = (0, 0, 0, 0)
         except Exception as error:
-            from ehrready.engines.duckdb import stopped
-
             if stopped(error):
                 raise
             # a result of its own; its text may quote data

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ehrready import cells
-from ehrready.engines.duckdb import quote
+from ehrready.engines.duckdb import is_duckdb, quote
 from ehrready.tables import CODED, SCALARS, table_of
 from ehrready.tables import TABLES as TABLES_OF
 
@@ -127,9 +127,7 @@ def month(at: str) -> str:
 
 def there(con: Any) -> bool:
     """Whether the short way was taken."""
-    import duckdb
-
-    if not isinstance(con, duckdb.DuckDBPyConnection):
+    if not is_duckdb(con):
         return False  # another engine reads the canonical tables
     return bool(con.execute(f"SELECT 1 FROM duckdb_tables() WHERE table_name = '{CONCEPTS}'").fetchone())
 

@@ -109,7 +109,7 @@ def _copies(con: duckdb.DuckDBPyConnection, frame: Frame, tables: Sequence[str])
 def _alike(con: Any, hashes: str) -> None:
     """Create ``alike``: the hashes that are there twice.
 
-    Sorted they stand side by side: NumPy sorts them in a tenth of the time in which the engine groups as many groups as rows.  More than
+    Sorted they stand side by side, and NumPy sorts them sooner than the engine makes as many groups as rows.  More than
     ``AT_ONCE`` are looked at in parts, since there may not be memory for all at once.
     """
     if not is_duckdb(con):  # another engine has other means, and other hashes

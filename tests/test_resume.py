@@ -146,7 +146,7 @@ def test_finished_files_are_not_read_again(tmp_path: Path, monkeypatch: pytest.M
 def test_a_removal_that_is_interrupted_leaves_a_run_that_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     work = tmp_path / "work"
     (work / "fhir-000001").mkdir(parents=True)
-    (work / "state.json").write_text("{}")
+    (work / "run.json").write_text("{}")
     removed: list[str] = []
     monkeypatch.setattr(shutil, "rmtree", lambda path, **_: removed.append(Path(path).name))
     resume.remove(str(work))

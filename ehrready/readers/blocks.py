@@ -27,8 +27,6 @@ from ehrready.readers.json_stream import BadDocument, Cutter
 BLOCK_BYTES = 32 * 1024 * 1024
 #: Decompressed bytes a reader is shown to recognise a file by.
 HEAD_BYTES = 65536
-#: Bytes looked at together for line feeds: what fits into a cache.
-_AT_ONCE = 1 << 20
 _FEED, _SPACE = 0x0A, 0x20
 #: Parts of a block that are left as they are; many small ones are made one.
 MOST_PARTS = 16
@@ -388,11 +386,10 @@ def _lines(data: bytes | memoryview) -> tuple[pa.Array, int]:
     """
     strings([data]).cast(pa.large_string())
     values = np.frombuffer(data, np.uint8)
-    parts = [np.flatnonzero(values[start : start + _AT_ONCE] == _FEED) + (start + 1) for start in range(0, len(values), _AT_ONCE)]
-    feeds = sum(map(len, parts))
-    end = [np.array([len(values)])] if len(values) and values[-1] != _FEED else []
-    borders = np.concatenate([np.zeros(1, np.int64), *parts, *end])
-    return pa.Array.from_buffers(pa.large_string(), len(borders) - 1, [None, pa.py_buffer(borders), pa.py_buffer(data)]), feeds
+    feeds = places_of(values, _FEED)
+    end = [len(values)] if len(values) and values[-1] != _FEED else []
+    borders = np.concatenate([[0], feeds.astype(np.int64) + 1, end], dtype=np.int64, casting="unsafe")
+    return pa.Array.from_buffers(pa.large_string(), len(borders) - 1, [None, pa.py_buffer(borders), pa.py_buffer(data)]), len(feeds)
 
 
 def _padded(lines: pa.Array) -> bool:

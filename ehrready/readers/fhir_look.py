@@ -18,7 +18,7 @@ import pyarrow.compute as pc
 
 from ehrready import resources
 from ehrready.engines.duckdb import quote
-from ehrready.readers.arrays import BATCH_ROWS, Integers, batched, bits, integers, numbers, taken
+from ehrready.readers.arrays import BATCH_ROWS, Integers, batched, bits, integers, numbers, one_array, taken
 from ehrready.readers.json_depth import MAX_DEPTH
 
 _OPENING = re.compile(r'\{"resourceType":"([A-Za-z]+)"')
@@ -128,6 +128,5 @@ def are_odd(con: duckdb.DuckDBPyConnection, table: pa.Table) -> np.typing.NDArra
 
 def _coded(column: pa.ChunkedArray) -> tuple[list[str], Integers]:
     """Return the different texts of a column and, for each row, which one it is."""
-    encoded = column.combine_chunks().dictionary_encode()
-    encoded = encoded.combine_chunks() if isinstance(encoded, pa.ChunkedArray) else encoded
+    encoded = one_array(column).dictionary_encode()
     return encoded.dictionary.to_pylist(), numbers(encoded.indices).astype(np.int64)

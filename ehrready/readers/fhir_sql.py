@@ -15,7 +15,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import duckdb
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -189,9 +188,9 @@ def _parts(con: duckdb.DuckDBPyConnection, wording: concepts.Wording) -> None:
     make, write, defects = fhir_values.components()
     con.execute(make)
     codes = [code for (code,) in con.execute("SELECT DISTINCT code FROM part WHERE code IS NOT NULL ORDER BY 1").fetchall()]
-    found = integers(np.array([wording.number(code, listed=False) for code in codes], np.int64))
-    wording.write(con)
     texts = strings([code.encode() for code in codes]).cast(pa.large_string())
+    found = integers(wording.numbers(texts, listed=False))
+    wording.write(con)
     con.register("part_code", pa.Table.from_arrays([texts, found], names=["code", "x"]))
     con.execute(write)
     con.unregister("part_code")

@@ -14,10 +14,10 @@ import pyarrow as pa
 
 from ehrready import cells
 from ehrready.readers import hl7v2_sql
-from ehrready.readers.arrays import Integers, bits, integers, numbers, places_of, slices, truths
+from ehrready.readers.arrays import Integers, bits, integers, numbers, one_array, places_of, slices, truths
 from ehrready.readers.hl7v2_split import Block
 from ehrready.readers.hl7v2_sql import Form, Leaf
-from ehrready.readers.leaves import Told, tell
+from ehrready.readers.leaves import Told, plain, tell
 
 #: Segments of one kind that are enough for statements of their own; fewer wait for those of the next blocks.
 MANY = 32768
@@ -230,7 +230,7 @@ class Extraction:
         if not waiting.leaves and len(leaves) >= MANY:
             self._compute(found, number, [leaves], segments.block.escapes)
             return
-        waiting.leaves.append(pa.Table.from_arrays([_plain(column) for column in leaves.columns], names=leaves.column_names))
+        waiting.leaves.append(pa.Table.from_arrays([_text(column) for column in leaves.columns], names=leaves.column_names))
         waiting.escapes = "".join(sorted({*waiting.escapes, *segments.block.escapes}))
         if waiting.rows >= MANY:
             self._compute(found, number, waiting.leaves, waiting.escapes)
@@ -276,7 +276,6 @@ def are_null(values: pa.Array) -> np.typing.NDArray[np.bool_]:
     return bits(values.is_null())
 
 
-def _plain(column: pa.ChunkedArray) -> pa.Array:
-    whole = column.combine_chunks()
-    whole = whole.dictionary_decode() if pa.types.is_dictionary(whole.type) else whole
+def _text(column: pa.ChunkedArray) -> pa.Array:
+    whole = plain(one_array(column))
     return whole if whole.type == pa.int64() else whole.cast(pa.large_string())

@@ -196,7 +196,7 @@ def tell(con: duckdb.DuckDBPyConnection, columns: Columns, leaves: pa.Table) -> 
     for place, ((wanted, _), (_, first)) in enumerate(zip(columns.groups, parts, strict=True)):
         taken = None if first is None else integers(first)
         for alias in wanted:
-            given.append(_padded(_plain(whole[alias] if taken is None else whole[alias].take(taken)), most))
+            given.append(_padded(plain(whole[alias] if taken is None else whole[alias].take(taken)), most))
             names.append(f"g{place}_{alias}")
     # in one piece, for one thread: others look at the next block and write the one before, and each would plan for itself
     con.register("_different", pa.Table.from_arrays(given, names=names))
@@ -248,7 +248,8 @@ def _coded(columns: Sequence[pa.Array], n: int) -> Iterator[tuple[Integers, int]
                 yield numbers(encoded.indices).astype(np.int64), len(encoded.dictionary)
 
 
-def _plain(column: pa.Array) -> pa.Array:
+def plain(column: pa.Array) -> pa.Array:
+    """Return a column with a value per row, which may be a dictionary."""
     return column.dictionary_decode() if pa.types.is_dictionary(column.type) else column
 
 

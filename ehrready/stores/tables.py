@@ -145,17 +145,17 @@ def _fetch(table: TablePath, place: Path, asked: Iterable[str] | None) -> None:
             place.unlink()
     except Exception as error:  # noqa: BLE001 - whatever the store's library raises: the table is unreadable
         place.unlink(missing_ok=True)
-        _raise_if_full(error)
+        _raise_if_elsewhere(error)
 
 
-def _raise_if_full(error: Exception) -> None:
-    """Let the want of memory or disk be told as such: it is no fault of the table."""
+def _raise_if_elsewhere(error: Exception) -> None:
+    """Let the want of memory or disk be told as such, and an interruption end the run: they are no fault of the table."""
     import errno
 
-    from ehrready.engines.duckdb import NO_ROOM
+    from ehrready.engines.duckdb import NO_ROOM, stopped
     from ehrready.errors import SourceError
 
-    if isinstance(error, MemoryError):
+    if isinstance(error, MemoryError) or stopped(error):
         raise error
     if isinstance(error, OSError) and error.errno in {errno.ENOSPC, errno.EFBIG, errno.EDQUOT}:
         raise SourceError(NO_ROOM) from None

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from ehrready import pipeline, rules
+from ehrready.checks import structure
 from ehrready.errors import UsageError
 from ehrready.integrations import fhir_validation
 from ehrready.pipeline import Options
@@ -129,3 +130,12 @@ def test_wrong_options_are_wrong_usage(tmp_path: Path) -> None:
         with pytest.raises(UsageError, match=says):
             rules.load(tmp_path / "own.yaml")
     assert [reader.format for reader in chosen("auto", validate="none")] == ["fhir", "hl7v2", "omop", "table"]
+
+
+def test_a_signal_while_the_sample_is_fetched_ends_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*_: Any) -> None:
+        raise RuntimeError("Query interrupted")  # what the engine raises of a statement that a signal ends
+
+    monkeypatch.setattr(structure, "_sample", interrupted)
+    with pytest.raises(RuntimeError, match="interrupted"):
+        _card(_source(tmp_path, [_observation(1)]))
