@@ -14,7 +14,7 @@ from ehrready import stores
 from ehrready.errors import SourceError, UsageError
 from ehrready.readers import bulk_manifest
 from ehrready.readers.base import Reader, SourceFile
-from ehrready.readers.blocks import head
+from ehrready.readers.streams import head
 
 #: Why a file is no data (ledger status ``skipped``): a closed list, part of the scorecard's interface.
 SKIPPED: dict[str, str] = {

@@ -16,7 +16,7 @@ import ehrready
 from ehrready.errors import UsageError
 from ehrready.privacy import hide_profile
 from ehrready.profile import FRAMES, Frame, Profile
-from ehrready.readers.blocks import open_stream
+from ehrready.readers.streams import open_stream
 from ehrready.suppression import SMALLEST
 from tests.helpers.samples import Samples
 

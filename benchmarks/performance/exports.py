@@ -33,7 +33,7 @@ def _population() -> Any:
 def _base(fmt: str) -> dict[str, bytes]:
     """Return the files of the base population, decompressed."""
     from benchmarks.planted.samples import write
-    from ehrready.readers.blocks import open_stream
+    from ehrready.readers.streams import open_stream
 
     with tempfile.TemporaryDirectory() as folder:
         write(_population(), fmt, Path(folder))

@@ -15,7 +15,7 @@ from urllib.parse import unquote, urlsplit
 import orjson
 
 from ehrready.readers.base import SourceFile
-from ehrready.readers.blocks import STREAM_ERRORS, open_stream
+from ehrready.readers.streams import STREAM_ERRORS, open_stream
 
 #: Bytes of the longest manifest that is looked at.
 LONGEST = 16 * 1024 * 1024

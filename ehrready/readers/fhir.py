@@ -26,10 +26,11 @@ from ehrready.readers import fhir_bundles, fhir_resolve, fhir_sql
 from ehrready.readers.ahead import Behind, ahead
 from ehrready.readers.arrays import Integers, chosen_rows, integers, numbers, strings, taken
 from ehrready.readers.base import Ended, Event, Read, Rejected, SourceFile
-from ehrready.readers.blocks import BLOCK_BYTES, HEAD_BYTES, STREAM_ERRORS, Blocks, Elements, open_stream
+from ehrready.readers.blocks import BLOCK_BYTES, Blocks, Elements
 from ehrready.readers.fhir_concepts import PARSE, layout
 from ehrready.readers.fhir_look import Facts, are_odd, extracted, mapping, scan
 from ehrready.readers.json_depth import too_deep
+from ehrready.readers.streams import HEAD_BYTES, STREAM_ERRORS, open_stream
 from ehrready.tables import ENTRY_BIT, POSITION_BITS
 
 _SUFFIX = re.compile(r"\.(ndjson|jsonl|json)(\.gz|\.zst)?$", re.IGNORECASE)

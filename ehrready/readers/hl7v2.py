@@ -25,9 +25,10 @@ from ehrready.readers import hl7v2_concepts, hl7v2_mapping, hl7v2_people, hl7v2_
 from ehrready.readers.ahead import Behind, ahead
 from ehrready.readers.arrays import Integers
 from ehrready.readers.base import Ended, Event, Read, Rejected, SourceFile
-from ehrready.readers.blocks import BLOCK_BYTES, STREAM_ERRORS, consumed, open_part
+from ehrready.readers.blocks import BLOCK_BYTES
 from ehrready.readers.hl7v2_mapping import mapping
 from ehrready.readers.hl7v2_sql import PLACE_BITS
+from ehrready.readers.streams import STREAM_ERRORS, consumed, open_part
 from ehrready.tables import ENTRY_BIT, POSITION_BITS
 
 #: Bytes of the longest message that is read.

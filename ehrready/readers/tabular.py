@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 import duckdb
 
 from ehrready.readers.base import Ended, Event, Read, Rejected, SourceFile
-from ehrready.readers.blocks import STREAM_ERRORS, head
+from ehrready.readers.streams import STREAM_ERRORS, head
 from ehrready.readers.tabular_columns import column_statistics, kind_of
 from ehrready.readers.tabular_csv import stage
 from ehrready.readers.tabular_files import (

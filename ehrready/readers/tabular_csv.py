@@ -22,7 +22,7 @@ import numpy as np
 import pyarrow as pa
 
 from ehrready.engines.duckdb import quote
-from ehrready.readers.blocks import STREAM_ERRORS, TooLarge, consumed, open_stream
+from ehrready.readers.streams import STREAM_ERRORS, TooLarge, consumed, open_stream
 from ehrready.readers.tabular_files import (
     STAGE,
     Column,

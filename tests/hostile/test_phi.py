@@ -13,7 +13,7 @@ from tests.hostile.canary import EXPORTS, MARK, Mint, forms, hits
 DRIVER = Path(__file__).parent / "driver.py"
 #: One function per stage of the program: each is made to raise an error that quotes a patient.
 CALL_SITES = [
-    "ehrready.sources:expand", "ehrready.sources:recognise", "ehrready.sources:head", "ehrready.readers.blocks:open_stream",
+    "ehrready.sources:expand", "ehrready.sources:recognise", "ehrready.sources:head", "ehrready.readers.streams:open_stream",
     "ehrready.readers.fhir:FhirReader.read", "ehrready.readers.fhir:FhirReader.recognise", "ehrready.readers.fhir:_strict",
     "ehrready.readers.fhir_sql:parse", "ehrready.readers.fhir_sql:write", "ehrready.readers.fhir_resolve:resolve", "ehrready.readers.leaves:Columns.select",
     "ehrready.concepts:prepare", "ehrready.concepts:share",

@@ -17,7 +17,7 @@ import zstandard
 
 from ehrready.errors import Exit, UsageError
 from ehrready.pipeline import Options, read_profile
-from ehrready.readers import blocks
+from ehrready.readers import blocks, streams
 from ehrready.readers.base import FileEntry
 from tests.hostile.table_cases import CSV_GOOD
 
@@ -95,8 +95,8 @@ def test_several_members_and_frames_are_one_stream(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["b.ndjson", "b.hl7", "person.csv", "b.json"])
 @pytest.mark.parametrize("suffix", ["gz", "zst"])
 def test_bombs_stop_at_ratio_and_size(name: str, suffix: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(blocks, "MAX_RATIO_FLOOR", 4 * 1024 * 1024)
-    monkeypatch.setattr(blocks, "MAX_RATIO", 100)
+    monkeypatch.setattr(streams, "MAX_RATIO_FLOOR", 4 * 1024 * 1024)
+    monkeypatch.setattr(streams, "MAX_RATIO", 100)
     start = {
         "b.ndjson": b'{"resourceType":"Patient"}\n',
         "b.hl7": HL7[:60],

@@ -20,8 +20,8 @@ from ehrready.engines.duckdb import open_engine
 from ehrready.ledger import Ledger
 from ehrready.options import Options
 from ehrready.readers.base import Event, SourceFile
-from ehrready.readers.blocks import head
 from ehrready.readers.fhir import FhirReader
+from ehrready.readers.streams import head
 
 PATIENT = {"resourceType": "Patient", "id": "p1", "birthDate": "1970-01-01", "gender": "female"}
 CONDITION = {

@@ -16,8 +16,8 @@ import yaml
 
 from ehrready.engines.duckdb import open_engine
 from ehrready.readers import hl7v2
-from ehrready.readers.blocks import head
 from ehrready.readers.hl7v2 import Hl7v2Reader
+from ehrready.readers.streams import head
 from ehrready.tables import POSITION_BITS
 from tests.readers.hl7v2_helpers import CASES, PID, PV1, engine, message, of_text, read
 

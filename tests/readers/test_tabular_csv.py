@@ -160,10 +160,10 @@ def test_many_open_quotes_take_no_quadratic_time() -> None:
 
 
 def test_a_compressed_file_may_not_expand_without_bound(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from ehrready.readers import blocks
+    from ehrready.readers import streams
 
-    monkeypatch.setattr(blocks, "MAX_RATIO_FLOOR", 1 << 20)
-    monkeypatch.setattr(blocks, "MAX_RATIO", 10)
+    monkeypatch.setattr(streams, "MAX_RATIO_FLOOR", 1 << 20)
+    monkeypatch.setattr(streams, "MAX_RATIO", 10)
     path = tmp_path / "t.csv.gz"
     path.write_bytes(gzip.compress(b"a,b\n" + b"1,2\n" * 1_000_000, mtime=0))
     with reading([path]) as run:
