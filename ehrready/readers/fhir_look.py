@@ -79,10 +79,12 @@ def scan(con: duckdb.DuckDBPyConnection, table: pa.Table, trust: str) -> Facts:
     }[trust]
     odd = _MAY_BE_LENIENT if trust == "documents" else "false"
     found = con.sql(
-        "SELECT i, CASE WHEN head <> '' THEN head WHEN ok AND first = '{' THEN coalesce(json_extract_string(text, '$.resourceType'), '') "
-        f"ELSE '' END AS kind, ok::TINYINT AS ok, ({odd})::TINYINT AS odd, first FROM (SELECT *, {valid} AS ok FROM (SELECT i, text, "
+        "SELECT i, CASE WHEN head <> '' THEN head WHEN starts_with(said, '\"') THEN json_extract_string(said, '$') ELSE '' END AS kind, "
+        f"ok::TINYINT AS ok, ({odd})::TINYINT AS odd, first FROM (SELECT *, CASE WHEN head = '' AND ok AND first = '{{' "
+        # as JSON: a number or a list is no name of a type
+        f"THEN json_extract(text, '$.resourceType') END::VARCHAR AS said FROM (SELECT *, {valid} AS ok FROM (SELECT i, text, "
         "coalesce(left(ltrim(text), 1), '') AS first, coalesce(regexp_extract(left(text, 80), "
-        """'^\\{\\s*"resourceType"\\s*:\\s*"([A-Za-z]+)"', 1), '') AS head FROM scanned))"""
+        """'^\\{\\s*"resourceType"\\s*:\\s*"([A-Za-z]+)"', 1), '') AS head FROM scanned)))"""
     ).to_arrow_table()
     con.unregister("scanned")
     kinds, kind = _coded(found.column("kind"))
