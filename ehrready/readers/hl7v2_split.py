@@ -295,12 +295,13 @@ def _rewrite(lines: list[str]) -> list[str] | None:
     if any("\x1b" in line for line in lines):
         lines = _iso2022(lines, used[0])
     begins = re.compile(rf"[ \t]*(?!MSH)[A-Z][A-Z0-9]{{2}}{re.escape(used[0])}")
-    segments = [lines[0]]
+    found = [[lines[0]]]
     for line in lines[1:]:
         if begins.match(line):
-            segments.append(line.lstrip(" \t"))
+            found.append([line.lstrip(" \t")])
         else:
-            segments[-1] += "\n" + line
+            found[-1].append(line)
+    segments = ["\n".join(parts) for parts in found]  # an embedded document has many lines: put together once
     if "".join(used) != _SEPARATORS:
         header = segments[0]
         rest = header[4:].partition(used[0])[2]

@@ -76,6 +76,8 @@ def test_a_reader_that_crashes_still_keeps_the_law(published: list[bytes], tmp_p
         ("segments", b"\r".join([b"OBX|1|NM|1^a^L||1"] * 50_000)),
         ("escapes", b"OBX|1|ST|1^a^L||" + b"\\F\\" * 200_000),
         ("open-escapes", b"OBX|1|ST|1^a^L||" + b"\\X" * 200_000),
+        # an embedded document with line breaks: each line a part of the field before it
+        ("lines", b"OBX|1|ED|1^a^L||^a^b^Base64^" + b"QUJD" * 19 + (b"\r\n" + b"QUJD" * 19) * 200_000 + b"||||||F"),
         ("nul", b"OBX|1|ST|1^a^L||" + b"\x00" * 1_000_000),
     ],
 )
