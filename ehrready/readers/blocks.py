@@ -213,7 +213,10 @@ class Blocks:
                     break
                 data = stream.read(self._size)
             else:
-                reason = "" if cutter.finish() else "truncated"
+                others = cutter.finish()
+                reason = "truncated" if others is None else ""
+                if others:
+                    yield from (Read(file, others), Rejected(file, cutter.other, "not-an-object", others))
         except BadDocument:
             reason = "invalid-json"
         except STREAM_ERRORS as error:

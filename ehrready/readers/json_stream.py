@@ -1,8 +1,8 @@
 """A JSON document larger than a block, cut into its elements as it is read: a Bundle's entries, a list's resources.
 
 Nothing is parsed here.  NumPy finds quotes and brackets and adds them up to a depth; what lies between the borders of the
-elements (the rest of the document, each element a ``0`` in it) is kept and parsed strictly at the end, so that a document
-is never taken for valid because its elements are.
+elements (the rest of the document, each element a mark in it) is kept and parsed strictly at the end, so that a document
+is never taken for valid because its elements are.  Elements of a list that are neither objects nor lists stay there and are counted.
 """
 
 from __future__ import annotations
@@ -19,6 +19,11 @@ _QUOTE, _BACKSLASH, _LIST, _CLOSE = ord('"'), ord("\\"), ord("["), (ord("}"), or
 _ENTRY = re.compile(rb'"entry"\s*:\s*$')
 _BUNDLE = re.compile(rb'"resourceType"\s*:\s*"Bundle"')
 _SPACE = b" \t\r\n"
+#: Stands for an element in the rest of a document: no byte of JSON, so that nothing in it is taken for one.
+_ELEMENT = b"\x01"
+_PAIR = _ELEMENT + b","
+#: What begins an element of a list that is neither an object nor a list.
+_OTHER = re.compile(rb"[^\x01\[\], \t\r\n]")
 #: Bytes of the rest of a document (its shell) that are kept.
 _LONGEST_SHELL = 64 * 1024 * 1024
 
@@ -39,6 +44,8 @@ class Cutter:
     escaped: bool = False  # the last byte was a backslash that escapes
     inside: bool = False  # in the list of elements
     seen: int = field(default=0)  # lists of elements so far
+    given: int = 0  # elements that were returned
+    other: int = 0  # where the first element is (from 1) that is neither an object nor a list; 0: none so far
 
     @classmethod
     def of(cls, start: bytes) -> Cutter | None:
@@ -71,13 +78,20 @@ class Cutter:
         step[ends + 1] -= 1
         keep = np.cumsum(step[:cut], dtype=np.int8) == 0
         rest = view[:cut].copy()
-        rest[whole] = ord("0")
+        rest[whole] = _ELEMENT[0]
         shell = rest[keep].tobytes()
+        if shell.count(_ELEMENT) > len(whole):  # one of its own
+            raise BadDocument
+        if self.shape == "elements" and not self.other and (match := _OTHER.search(shell)):
+            self.other = self.given + shell.count(_ELEMENT, 0, match.start()) + 1
+        self.given += len(whole)
         self.pending = buffer[cut:] if opened else b""
         if not lists and self.inside:  # between elements there may be commas and spaces: a run of them is kept as its first two
-            shell = shell.translate(None, _SPACE)
+            bare = shell.translate(None, _SPACE)
+            if not bare.translate(None, _PAIR):  # else spaces may be what tells two values apart
+                shell = bare or shell[:1]
             pair = shell[:2]
-            if pair in (b"0,", b",0") and shell == (pair * (len(shell) // 2 + 1))[: len(shell)]:
+            if pair in (_PAIR, _PAIR[::-1]) and shell == (pair * (len(shell) // 2 + 1))[: len(shell)]:
                 shell = pair[: 2 - len(shell) % 2]
         self.shell += shell
         if len(self.shell) > _LONGEST_SHELL:
@@ -144,17 +158,22 @@ class Cutter:
         self.escaped = bool((len(view) - tail) % 2) ^ (self.escaped and tail == 0)
         return odd
 
-    def finish(self) -> bool:
-        """Say whether the document is whole; raises BadDocument when it is whole and no JSON."""
+    def finish(self) -> int | None:
+        """Return how many elements of a whole list are neither objects nor lists, None of a document that is cut.
+
+        Raises BadDocument when it is whole and no JSON.
+        """
         if self.depth > 0 or self.quoted or self.pending:
-            return False
+            return None
         try:
-            rest = orjson.loads(self.shell)
+            rest = orjson.loads(self.shell.replace(_ELEMENT, b"{}"))
         except orjson.JSONDecodeError:
             raise BadDocument from None
-        if self.shape == "entries" and rest.get("resourceType") != "Bundle":
-            raise BadDocument
-        return True
+        if self.shape == "entries":
+            if rest.get("resourceType") != "Bundle":
+                raise BadDocument
+            return 0
+        return sum(not isinstance(one, dict) for one in rest)
 
 
 _Places = np.typing.NDArray[np.int64]

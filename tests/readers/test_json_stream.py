@@ -32,7 +32,7 @@ def cut(text: bytes, size: int) -> tuple[list[Any], bool]:
     cutter = Cutter.of(text)
     assert cutter is not None
     found = [element for start in range(0, len(text), size) for element in cutter.feed(text[start : start + size])]
-    return [orjson.loads(element) for element in found], cutter.finish()
+    return [orjson.loads(element) for element in found], cutter.finish() is not None
 
 
 @given(
@@ -62,8 +62,10 @@ def test_a_cut_document_is_never_whole(elements: list[Any], size: int, data: st.
 
 
 @pytest.mark.parametrize(
-    "text", [b'[{"a":1},,{"a":2}]', b'[{"a":1} {"a":2}]', b'[{"a":1},]', b'[{"a":1}]x', b"[{}]]", b'[{"a":1},{"a":2} "x"]']
-)
+    "text",
+    [b'[{"a":1},,{"a":2}]', b'[{"a":1} {"a":2}]', b'[{"a":1},]', b'[{"a":1}]x', b"[{}]]", b'[{"a":1},{"a":2} "x"]', b'[{},1 2,{}]', b"[{},\x01]", b'[{},"a\x01"]',
+     b"[\x01,{}]"]
+)  # fmt: skip
 @pytest.mark.parametrize("size", [1, 7, 100])
 def test_a_document_is_not_valid_because_its_elements_are(text: bytes, size: int) -> None:
     with pytest.raises(BadDocument):
@@ -108,8 +110,13 @@ ENTRIES: list[Any] = [
 @pytest.mark.parametrize("packed", [False, True])
 @pytest.mark.parametrize(
     "document",
-    [{"resourceType": "Bundle", "type": "batch", "entry": ENTRIES}, [e["resource"] for e in ENTRIES[:40]]],
-    ids=["bundle", "list"],
+    [
+        {"resourceType": "Bundle", "type": "batch", "entry": ENTRIES},
+        [e["resource"] for e in ENTRIES[:40]],
+        # last: what stands behind them is numbered without them
+        [*(e["resource"] for e in ENTRIES[:40]), {"id": "typeless"}, None, "a, [b] {c}", [], 0, True, 1.5],
+    ],
+    ids=["bundle", "list", "list-of-others"],
 )
 def test_a_long_document_reads_as_a_short_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, document: Any, indent: int | None, packed: bool
