@@ -57,6 +57,25 @@ _READ = (
     "assert p.total('read') == p.total('profiled') + p.total('rejected'); "
     "assert 'unreadable' not in {e.status for e in l.entries.values()} or sys.argv[2] in ('parquet', 'csv', 'hl7'); print(p.total('read'))"
 )
+#: Random sources against plain Python: rows, not only that they are read.
+_ASK = (
+    "import sys; from pathlib import Path; from ehrready.readers import blocks, leaves; from tests.hostile import test_oracles as oracles; "
+    "seed = int(sys.argv[2]); leaves.FEW = (2048, 0, 5)[seed % 3]; blocks.BLOCK_BYTES = (1 << 25, 200_000)[seed % 2]; "
+    "ask = {'fhir': oracles.fhir_problems, 'hl7v2': oracles.hl7v2_problems}[sys.argv[3]]; "
+    "problems = ask(Path(sys.argv[1]), seed, int(sys.argv[4]), shared=seed % 4 < 2); sys.exit(str(problems) if problems else 0)"
+)
+ORACLES = {"fhir": 3000, "hl7v2": FILES}
+
+
+def _asked(seed: int) -> int:
+    """Ask the oracles about sources from a seed; returns the number of their records or files.  Raises SystemExit for a finding."""
+    for kind, count in ORACLES.items():
+        with tempfile.TemporaryDirectory(prefix="fuzz-") as folder:
+            call = [sys.executable, "-c", _ASK, folder, str(seed), kind, str(count)]
+            done = subprocess.run(call, capture_output=True, text=True, check=False, cwd=ROOT, timeout=600)
+        if done.returncode:
+            raise SystemExit(f"finding: the oracle of {kind}, seed {seed}\n{done.stderr[-2000:]}")
+    return sum(ORACLES.values())
 
 
 def run(seconds: float, seed: int) -> int:
@@ -74,6 +93,7 @@ def run(seconds: float, seed: int) -> int:
             if done.returncode:
                 raise SystemExit(f"finding: {kind}, seed {seed}, exit {done.returncode}; files in {folder}\n{done.stderr[-2000:]}")
             shutil.rmtree(folder)
+        files += _asked(seed)
         seed += 1
     return files
 
