@@ -18,6 +18,9 @@ _MARKS[list(b'"{}[]')] = True
 _QUOTE, _BACKSLASH, _LIST, _CLOSE = ord('"'), ord("\\"), ord("["), (ord("}"), ord("]"))
 _ENTRY = re.compile(rb'"entry"\s*:\s*$')
 _BUNDLE = re.compile(rb'"resourceType"\s*:\s*"Bundle"')
+#: The beginning of an entry that only a Bundle has (Bundle.entry; another resource with an ``entry`` is List, whose entries have an ``item``).
+_OWN_ENTRY = re.compile(rb'\s*:\s*\[\s*\{\s*"(?:fullUrl|link|re(?:quest|source|sponse)|search)"\s*:')
+_STRING = re.compile(rb'"(?:[^"\\]|\\.)*"', re.DOTALL)
 _SPACE = b" \t\r\n"
 #: Stands for an element in the rest of a document: no byte of JSON, so that nothing in it is taken for one.
 _ELEMENT = b"\x01"
@@ -53,8 +56,11 @@ class Cutter:
         first = start.lstrip()[:1]
         if first == b"[":
             return cls("elements")
-        head, found, _ = start.partition(b'"entry"')
-        return cls("entries") if first == b"{" and found and _BUNDLE.search(head) else None
+        head, found, after = start.partition(b'"entry"')
+        if first != b"{" or not found:
+            return None
+        # keys may be sorted: then the type comes after the entries, and is looked at in the end
+        return cls("entries") if _BUNDLE.search(head) or (_OWN_ENTRY.match(after) and _is_outermost(head)) else None
 
     @property
     def level(self) -> int:
@@ -177,3 +183,9 @@ class Cutter:
 
 
 _Places = np.typing.NDArray[np.int64]
+
+
+def _is_outermost(head: bytes) -> bool:
+    """Say whether what follows is a property of the document itself and of nothing in it."""
+    outside = _STRING.sub(b"", head)
+    return b'"' not in outside and outside.count(b"{") + outside.count(b"[") - outside.count(b"}") - outside.count(b"]") == 1

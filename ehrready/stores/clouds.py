@@ -27,8 +27,8 @@ ENDPOINTS = {
     "abfs": ", the endpoint (AZURE_STORAGE_CONNECTION_STRING)",
 }
 _YES = frozenset({"YES", "TRUE", "1"})
-#: Google's client tries again for this long when a request fails that may yet succeed.
-_RETRIES = timedelta(seconds=60)
+#: Google's client tries again for this long when a request fails that may yet succeed; and for this long whether anybody answers.
+_RETRIES, _FIRST_RETRIES = timedelta(seconds=60), timedelta(seconds=5)
 _AZURE_HOST = re.compile(r"([^.]+)(?:\.(?:dfs|blob)(\..+))?")
 
 
@@ -67,13 +67,18 @@ def _google(rest: str, _place: str) -> tuple[Any, str]:
 
     emulator = os.environ.get("STORAGE_EMULATOR_HOST", "")
     address = emulator or os.environ.get("CLOUDSDK_API_ENDPOINT_OVERRIDES_STORAGE", "")
-    options: dict[str, Any] = {"retry_time_limit": _RETRIES}
+    options: dict[str, Any] = {}
     if address:
         url = urlsplit(address if "://" in address else f"http://{address}")  # tools give the emulator without a scheme, too
         options |= {"endpoint_override": url.netloc, "scheme": url.scheme}
     if emulator or os.environ.get("CLOUDSDK_AUTH_DISABLE_CREDENTIALS", "").upper() in _YES:
         options["anonymous"] = True
-    return GcsFileSystem(**options), rest
+    try:
+        GcsFileSystem(**options, retry_time_limit=_FIRST_RETRIES).get_file_info(rest.partition("/")[0])
+    except OSError as error:
+        if "curl error" in str(error).lower():  # no answer; who answers, if only to refuse the bucket, may have the object
+            raise
+    return GcsFileSystem(**options, retry_time_limit=_RETRIES), rest
 
 
 def _azure(rest: str, place: str) -> tuple[Any, str]:

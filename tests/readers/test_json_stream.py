@@ -52,6 +52,33 @@ def test_elements_are_those_of_a_parser_wherever_the_pieces_end(
     assert cut(json.dumps(elements, indent=indent).encode(), size) == (wanted, True)
 
 
+@given(elements=st.lists(_ELEMENT, max_size=4), before=_VALUE, size=st.integers(1, 60), indent=st.sampled_from([None, 2]))
+@settings(deadline=None)
+def test_the_type_may_come_after_the_entries(elements: list[Any], before: Any, size: int, indent: int | None) -> None:
+    entries = [{"fullUrl": "urn:uuid:1"}, *elements]
+    bundle = {"a": before, "entry": entries, "resourceType": "Bundle"}
+    assert cut(json.dumps(bundle, indent=indent, ensure_ascii=False).encode(), size) == (entries, True)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        b'{"contained":[{"resourceType":"List","entry":[{"item":{}}]}],"resourceType":"List"}',
+        b'{"entry":[{"item":{}}],"resourceType":"List"}',
+        b'{"parameter":[{"resource":{"entry":[{"fullUrl":"a"}],"resourceType":"Bundle"}}],"resourceType":"Parameters"}',
+        b'{"a":"\\"","b":[{"entry":[{"fullUrl":"a"}]}]}',
+        b'{"a":"entry","resourceType":"Bundle","entry":[]}',
+    ],
+)
+def test_what_may_be_no_bundle_is_not_cut(text: bytes) -> None:
+    assert Cutter.of(text) is None
+
+
+def test_a_document_with_entries_that_is_no_bundle_in_the_end_is_not_whole() -> None:
+    with pytest.raises(BadDocument):
+        cut(b'{"entry":[{"fullUrl":"a"}],"resourceType":"List"}', 9)
+
+
 @given(elements=st.lists(_ELEMENT, min_size=1, max_size=4), size=st.integers(1, 60), data=st.data())
 @settings(deadline=None)
 def test_a_cut_document_is_never_whole(elements: list[Any], size: int, data: st.DataObject) -> None:
@@ -112,11 +139,12 @@ ENTRIES: list[Any] = [
     "document",
     [
         {"resourceType": "Bundle", "type": "batch", "entry": ENTRIES},
+        {"entry": ENTRIES, "resourceType": "Bundle", "type": "batch"},
         [e["resource"] for e in ENTRIES[:40]],
         # last: what stands behind them is numbered without them
         [*(e["resource"] for e in ENTRIES[:40]), {"id": "typeless"}, None, "a, [b] {c}", [], 0, True, 1.5],
     ],
-    ids=["bundle", "list", "list-of-others"],
+    ids=["bundle", "sorted", "list", "list-of-others"],
 )
 def test_a_long_document_reads_as_a_short_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, document: Any, indent: int | None, packed: bool

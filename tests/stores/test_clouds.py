@@ -126,6 +126,10 @@ def test_azure_where_nobody_listens(tmp_path: Path) -> None:
     _refused("abfs://export/live/", tmp_path, "cannot be reached", KEY, AZURE_STORAGE_CONNECTION_STRING=connection)
 
 
+def test_google_that_nobody_answers_for(tmp_path: Path) -> None:
+    _refused("gs://export/live/", tmp_path, "cannot be reached", STORAGE_EMULATOR_HOST="http://127.0.0.1:1")
+
+
 def test_google_with_credentials_that_are_none(tmp_path: Path) -> None:
     account = {"type": "service_account", "project_id": "p", "private_key_id": "1", "client_email": "a@p.example", "client_id": "1"}
     (tmp_path / "key.json").write_text(json.dumps({**account, "private_key": "VERYSECRET", "token_uri": "http://127.0.0.1:1/"}))
