@@ -97,7 +97,7 @@ def _copies(con: duckdb.DuckDBPyConnection, frame: Frame, tables: Sequence[str])
         "USING (record) GROUP BY ALL"
     )
     row = con.execute(
-        "SELECT (SELECT count(*) FROM numeral WHERE clocked AND sign IS NOT NULL AND p IS NOT NULL AND h IS NOT NULL), coalesce(sum(c - 1), 0), count(DISTINCT CASE WHEN c > 1 THEN p END) FROM copies"
+        "SELECT (SELECT n FROM timed), coalesce(sum(c - 1), 0), count(DISTINCT CASE WHEN c > 1 THEN p END) FROM copies"
     ).fetchone() or (0, 0, 0)
     near = con.execute(
         "SELECT coalesce(sum(k - 1), 0), count(DISTINCT CASE WHEN k > 1 THEN p END) FROM (SELECT p, count(*) k FROM copies GROUP BY p, r, clock, v)"

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pyarrow as pa
 
-from ehrready import analytes, narrow, units
+from ehrready import analytes, bypatient, narrow, numerals, units
 from ehrready.engines.duckdb import quote
-from ehrready.histograms import COARSE, GAMMA, PARSES
+from ehrready.histograms import GAMMA, PARSES
 from ehrready.profile import Frame
 from ehrready.readers.arrays import integers, strings
 from ehrready.tables import CODED
@@ -28,7 +28,8 @@ NULL_TOKEN = "?null-token"  # noqa: S105 - the name of a pool, no secret
 #: Values that people type for "not known": learnt per analyte, see ``value-plausible``.
 SENTINELS = (-9999, -999, -99, -9, -1, 0, 99, 99.9, 999, 999.9, 9999, 9999.9, 99999, 999999, 9999999, 99999999)
 
-_SENTINEL = f"CASE v {' '.join(f'WHEN {value} THEN {place}' for place, value in enumerate(SENTINELS, 1))} ELSE 0 END"
+# most numbers lie between two of them
+_SENTINEL = f"CASE WHEN v > 0 AND v < 99 THEN 0 WHEN v > 99.9 AND v < 999 THEN 0 ELSE CASE v {' '.join(f'WHEN {value} THEN {place}' for place, value in enumerate(SENTINELS, 1))} ELSE 0 END END"
 _IS_NUMBER = "kind IN ('number', 'comparator')"
 
 #: Shapes of a text: what number it hides.
@@ -39,12 +40,12 @@ _SIGN = "(?:<=?|>=?|≤|≥)"
 
 def measure(con: duckdb.DuckDBPyConnection, frames: dict[str, Frame]) -> None:
     """Fill ``units``, ``values`` and ``value_kinds``, and the rows of ``relations`` about values and units."""
-    short = narrow.there(con) and con.execute(f"SELECT 1 FROM {narrow.of('observation')} LIMIT 1").fetchone() is not None
+    results = int(con.execute(f"SELECT count(*) FROM {narrow.of('observation')}").fetchall()[0][0]) if narrow.there(con) else 0
+    short = results > 0
     if not short and not con.execute("SELECT 1 FROM observation LIMIT 1").fetchone():
         return
     _read(con, short)
-    _judge(con, short)
-    _cells(con)
+    _cells(con, _judge(con, short), results)
     frames["value_kinds"] = _kinds(con)
     frames["units"] = _units(con)
     frames["values"] |= _histograms(con)
@@ -151,10 +152,10 @@ def _read(con: duckdb.DuckDBPyConnection, short: bool) -> None:
     con.execute(f"CREATE TEMP TABLE typed AS {typed}")
 
 
-def _judge(con: duckdb.DuckDBPyConnection, short: bool) -> None:
+def _judge(con: duckdb.DuckDBPyConnection, short: bool) -> str:
     """Create ``unit_pair``: per distinct (code, unit) what to show, the canonical unit, its class, and the plausible limits.
 
-    ``number_row`` is a view of the numbers, each with its pair.
+    Returns the SQL of the numbers, each with its pair; of narrow rows with the mark of ``bypatient.parts``.
     """
     pairs = con.execute(
         "SELECT r, u, null_token(u), c.key, c.code FROM (SELECT DISTINCT r, coalesce(u, '') u FROM typed) LEFT JOIN best_code c "
@@ -185,25 +186,24 @@ def _judge(con: duckdb.DuckDBPyConnection, short: bool) -> None:
         pairs_of = f"SELECT {', '.join(f't.{key} AS key{i}' for i, key in enumerate(keys.values()))}, x.* FROM typed t JOIN unit_pair x ON x.r = t.r AND x.u = coalesce(t.u, '')"
         same = " AND ".join(f"n.{key} IS NOT DISTINCT FROM x.key{i}" for i, key in enumerate(keys))
         numbers = "SELECT x.*, n.p, n.clock, CASE WHEN n.kind = 'number' THEN n.v END AS v, "
-        numbers += f"CASE WHEN n.kind = 'number' THEN {_SENTINEL} ELSE 0 END AS s FROM {narrow.of('observation')} n JOIN ({pairs_of}) x ON {same} WHERE n.{_IS_NUMBER}"
-    con.execute(f"CREATE TEMP VIEW number_row AS {numbers}")
+        numbers += f"CASE WHEN n.kind = 'number' THEN {_SENTINEL} ELSE 0 END AS s FROM {narrow.of('observation')} n JOIN ({pairs_of}) x ON {same} WHERE n.{_IS_NUMBER}{bypatient.AMONG}"
+    return numbers
 
 
-def _cells(con: duckdb.DuckDBPyConnection) -> None:
+def _cells(con: duckdb.DuckDBPyConnection, rows: str, results: int) -> None:
     """Add up per patient: ``number_sum``, the numbers by ``x`` (code, unit, sentinel or comparator, outside the limits), and ``kind_cell``.
 
-    ``numeral`` has a row per number: its ``x``, whether it has a time of day, its coarse bucket ``c`` and the place ``i`` of its fine one in it; ``number_kind`` is
-    what each ``x`` stands for, with the numbers of its groups by kind and by unit.
+    ``number_kind`` is what each ``x`` stands for, with the numbers of its groups by kind and by unit.
     """
     typed, comparator = len(SENTINELS) + 2, len(SENTINELS) + 1
     told = "".join(f" WHEN {place} THEN 'number={value:.9g}'" for place, value in enumerate(SENTINELS, 1))
-    con.execute(
-        f"CREATE TEMP TABLE numeral AS SELECT x, p, clocked, h, sign(v)::TINYINT AS sign, c::INTEGER AS c, coalesce(b - {COARSE} * c + {COARSE - 1}, 0)::TINYINT AS i "
-        f"FROM (SELECT *, coalesce(ceil(b / {COARSE}.0)::INTEGER, 0) AS c FROM (SELECT p, h, v, clock IS NOT NULL AS clocked, "
+    numbers = (
+        "SELECT p, h, v, clock IS NOT NULL AS clocked, "
         f"((k * {typed} + CASE WHEN v IS NULL THEN {comparator} ELSE s END) * 2 + coalesce(v < low OR v > high, false)::INTEGER)::INTEGER AS x, "
-        f"CASE WHEN v <> 0 THEN ceil(ln(abs(v)) / ln({GAMMA}))::INTEGER END AS b "
-        "FROM number_row));"
-        "CREATE TEMP TABLE number_sum AS SELECT x, p, count(*) n FROM numeral GROUP BY x, p;"
+        f"CASE WHEN v <> 0 THEN ceil(ln(abs(v)) / ln({GAMMA}))::INTEGER END AS b FROM ({rows})"
+    )
+    numerals.count(con, numbers, results)
+    con.execute(
         f"CREATE TEMP TABLE number_kind AS SELECT x, r, shown, cls, beyond = 1 AND s = 0 AS implausible, beyond = 1 AND s > 0 AS sentinel, "
         f"low IS NOT NULL AND s < {comparator} AS judged, kind, (dense_rank() OVER (ORDER BY r, kind))::INTEGER kk, "
         "(dense_rank() OVER (ORDER BY r, shown))::INTEGER uu FROM (SELECT *, "
@@ -231,37 +231,25 @@ def _kinds(con: duckdb.DuckDBPyConnection) -> Frame:
 
 def _units(con: duckdb.DuckDBPyConnection) -> Frame:
     """Return the units by code: records, patients and the moments over patients."""
-    numbers = "SELECT uu, p, sum(n)::BIGINT n FROM number_sum JOIN number_kind USING (x) GROUP BY uu, p"
+    several = con.execute("SELECT 1 FROM number_kind GROUP BY uu HAVING count(*) > 1 LIMIT 1").fetchone() is not None
+    counted = "SELECT uu, p, sum(n)::BIGINT n" if several else "SELECT uu, p, n"
+    con.execute(f"CREATE TEMP TABLE unit_sum AS {counted} FROM number_sum JOIN number_kind USING (x){' GROUP BY uu, p' if several else ''}")
     return _rows(
         con,
         "SELECT 'observation.unit', coalesce(c.key, 'other'), coalesce(c.code, ''), shown, n, patients, n2, n_of FROM (SELECT uu, sum(n) n, count(p) patients, "
         "sum(CASE WHEN p IS NULL THEN n ELSE n * n END) n2, sum(CASE WHEN p IS NULL THEN n ELSE n * total END) n_of FROM "
-        f"(SELECT uu, p, n, sum(n) OVER (PARTITION BY p)::BIGINT total FROM ({numbers})) GROUP BY uu) JOIN (SELECT DISTINCT uu, r, shown FROM number_kind) USING (uu) "
-        "LEFT JOIN best_code c USING (r)",
+        "(SELECT u.*, w.total FROM unit_sum u LEFT JOIN (SELECT p, sum(n)::BIGINT total FROM number_sum WHERE p IS NOT NULL GROUP BY p) w ON u.p = w.p) GROUP BY uu) "
+        "JOIN (SELECT DISTINCT uu, r, shown FROM number_kind) USING (uu) LEFT JOIN best_code c USING (r)",
         4,
     )
 
 
 def _histograms(con: duckdb.DuckDBPyConnection) -> Frame:
-    """Return the numbers without a comparator by code, canonical unit and bucket, fine and coarse: records and patients.
-
-    Patients are counted by coarse bucket with a bit for each fine one in it, so that the rows are grouped by patient once.
-    """
-    con.execute(
-        "CREATE TEMP TABLE bucket AS SELECT h, sign, c, i, count(*) n FROM numeral WHERE h IS NOT NULL AND sign IS NOT NULL GROUP BY h, sign, c, i;"
-        "CREATE TEMP TABLE in_bucket AS SELECT h, sign, c, fine, count(p) patients FROM (SELECT h, sign, c, p, bit_or(bit) fine FROM "
-        "(SELECT h, sign, c, p, 1::INTEGER << i AS bit FROM numeral WHERE h IS NOT NULL AND sign IS NOT NULL) GROUP BY h, sign, c, p) GROUP BY h, sign, c, fine"
-    )
-    of_one = "SELECT h, sign, c, i, sum(patients) patients FROM in_bucket JOIN bucket USING (h, sign, c) WHERE (fine >> i) & 1 = 1 GROUP BY h, sign, c, i"
-    fine = (
-        f"SELECT h, sign, '' AS width, {COARSE} * c - {COARSE - 1} + i AS b, n, patients FROM bucket JOIN ({of_one}) USING (h, sign, c, i)"
-    )
-    coarse = "SELECT h, sign, 'c' AS width, c AS b, n, patients FROM (SELECT h, sign, c, sum(n) n FROM bucket GROUP BY h, sign, c) "
-    coarse += "JOIN (SELECT h, sign, c, sum(patients) patients FROM in_bucket GROUP BY h, sign, c) USING (h, sign, c)"
+    """Return the numbers without a comparator by code, canonical unit and bucket, fine and coarse: records and patients."""
     return _rows(
         con,
         "SELECT c.key, c.code, canonical, CASE sign WHEN 0 THEN width || 'zero' WHEN -1 THEN 'neg:' || width || b ELSE width || b END, n, patients "
-        f"FROM ({fine} UNION ALL {coarse}) JOIN (SELECT DISTINCT h, r, canonical FROM unit_pair) USING (h) JOIN best_code c USING (r)",
+        "FROM bucket JOIN (SELECT DISTINCT h, r, canonical FROM unit_pair) USING (h) JOIN best_code c USING (r)",
         4,
     )
 

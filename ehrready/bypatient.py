@@ -1,0 +1,97 @@
+"""Rows of numbers added up per patient by sorting, where the engine would make nearly as many groups as there are rows.
+
+Sorted, what is of one patient and key stands side by side: NumPy sorts five million such pairs in a twentieth of a second, and the engine hashes a row
+of as many groups for 60 ns.  Rows come in parts, each of patients of its own, so that the memory does not grow with the rows; what is made of one part may be
+added to what is made of the others.  Another engine than DuckDB groups by itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import numpy as np
+
+from ehrready.engines.duckdb import LITTLE_MEMORY, memory_of
+from ehrready.readers.arrays import numbers
+
+if TYPE_CHECKING:
+    import duckdb
+
+T = TypeVar("T")
+Numbers = np.typing.NDArray[Any]
+
+#: Rows in a part, and with little memory.
+AT_ONCE, LITTLE = 2_000_000, 1_000_000
+#: Stands in SQL behind a condition on the rows (``n``) of a part.
+AMONG = " AND /* of a part */ true"
+#: A range of so many numbers is looked up in a table as long as it is.
+_RANGE = 1 << 23
+
+
+def parts(con: duckdb.DuckDBPyConnection, sql: str, rows: int, work: Callable[[dict[str, Numbers]], T]) -> list[T]:
+    """Return what ``work`` makes of the columns of some ``rows``, part by part; it works while the engine reads the next part.
+
+    The columns are whole numbers without NULL, one of them ``p``: the patient, 0 where there is none.  The SQL has ``AMONG`` where rows (``n``) are scanned.
+    """
+    n = rows // (AT_ONCE if memory_of(con) >= LITTLE_MEMORY else LITTLE) + 1
+    made = []
+    with ThreadPoolExecutor(1) as beside:
+        for part in range(n):
+            # where the rows are scanned, since the engine does not bring it there from above
+            among = f" AND coalesce(n.p, 0) % {n} = {part}" if n > 1 else ""
+            table = con.sql(sql.replace(AMONG, among)).to_arrow_table()
+            columns = {name: numbers(table.column(name)) for name in table.column_names}
+            del table
+            if made:  # no more than two parts are held
+                made[-1].result()
+            made.append(beside.submit(work, columns))
+            del columns
+        return [future.result() for future in made]
+
+
+def numbered(keys: Numbers) -> tuple[Numbers, Numbers]:
+    """Return the different keys, in order, and of each key its place among them."""
+    if not len(keys):
+        return keys, keys.astype(np.uint32)
+    low, width = int(keys.min()), int(keys.max()) - int(keys.min()) + 1
+    if width > _RANGE:
+        found, places = np.unique(keys, return_inverse=True)
+        return found, places.astype(np.uint32)
+    at = keys - keys.dtype.type(low)
+    seen = np.zeros(width, np.bool_)
+    seen[at] = True
+    found = np.flatnonzero(seen)
+    places = np.zeros(width, np.uint32)
+    places[found] = np.arange(len(found), dtype=np.uint32)
+    return found + low, places[at]
+
+
+def pairs(p: Numbers, keys: Numbers) -> tuple[Numbers, Numbers, Numbers]:
+    """Return the different pairs of patient and key (none below 0), by patient and then key, and the place of the first row of each among the sorted rows."""
+    if not len(p):
+        return p, keys, np.zeros(0, np.int64)
+    bits, names = int(keys.max()).bit_length(), None
+    if int(p.max()).bit_length() + bits > 64:
+        names, p = np.unique(p, return_inverse=True)
+    kind = np.uint32 if int(p.max()).bit_length() + bits <= 32 else np.uint64
+    packed = p.astype(kind)
+    packed <<= kind(bits)
+    packed |= keys.astype(kind)
+    packed.sort()
+    first = np.flatnonzero(begins(packed))
+    packed = packed[first]
+    patients = packed >> kind(bits)
+    packed &= kind((1 << bits) - 1)
+    return patients if names is None else names[patients], packed, first
+
+
+def begins(*columns: Numbers) -> np.typing.NDArray[np.bool_]:
+    """Return where a row is not as the one before it in some columns."""
+    other = np.ones(len(columns[0]), np.bool_)
+    if len(other):
+        np.not_equal(columns[0][1:], columns[0][:-1], out=other[1:])
+        for column in columns[1:]:
+            other[1:] |= column[1:] != column[:-1]
+    return other

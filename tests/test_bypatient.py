@@ -1,0 +1,57 @@
+"""Rows sorted by patient and key: the pairs there are, in any range of numbers; and parts of the rows, which add up to the whole."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from ehrready import bypatient, pipeline
+from ehrready.options import Options
+from tests.hostile.omop_cases import Maker
+
+
+@pytest.mark.parametrize("patients", [1, 40, 2**31 - 1, 2**33, 2**62])
+@pytest.mark.parametrize("keys", [1, 7, 2**31 - 1])
+def test_pairs_are_those_there_are(patients: int, keys: int) -> None:
+    random = np.random.RandomState(patients % 1000 + keys % 1000)
+    p = random.randint(0, patients, 500, dtype=np.int64)
+    key = random.choice([0, keys // 2, keys - 1], 500)
+    p[::3] = p[0]
+    found_p, found_key, first = bypatient.pairs(p, key)
+    n = np.diff(first, append=len(p))
+    counted = Counter(zip(p.tolist(), key.tolist(), strict=True))
+    assert dict(zip(zip(found_p.tolist(), found_key.tolist(), strict=True), n.tolist(), strict=True)) == counted
+    assert list(zip(found_p.tolist(), found_key.tolist(), strict=True)) == sorted(counted)
+
+
+def test_no_rows_are_no_pairs() -> None:
+    none = np.zeros(0, np.int32)
+    assert [len(column) for column in (*bypatient.pairs(none, none), *bypatient.numbered(none), bypatient.begins(none))] == [0] * 6
+
+
+@pytest.mark.parametrize("keys", [[3], [5, -1, 5, 2**30], [-(2**31), 2**31 - 1, 0], [2**62, 0, 2**62], [7, 8, 8, 9]])
+def test_keys_are_numbered_in_order(keys: list[int]) -> None:
+    found, places = bypatient.numbered(np.array(keys))
+    assert found.tolist() == sorted(set(keys))
+    assert found[places].tolist() == keys
+
+
+def test_parts_add_up_to_the_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = Maker(5, tame=True).write(tmp_path)
+    whole = pipeline.read_profile([str(folder)], Options(internal=True))[0]
+    asked: list[int] = []
+    work = bypatient.parts
+
+    def noted(con, sql, rows, of_part):  # type: ignore[no-untyped-def]
+        made = work(con, sql, rows, of_part)
+        asked.append(len(made))
+        return made
+
+    monkeypatch.setattr(bypatient, "AT_ONCE", 20)
+    monkeypatch.setattr(bypatient, "parts", noted)
+    assert pipeline.read_profile([str(folder)], Options(internal=True))[0].to_json() == whole.to_json()
+    assert asked
+    assert all(parts > 2 for parts in asked)
