@@ -8,7 +8,7 @@ added to what is made of the others.  Another engine than DuckDB groups by itsel
 from __future__ import annotations
 
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
@@ -36,7 +36,7 @@ def parts(con: duckdb.DuckDBPyConnection, sql: str, rows: int, work: Callable[[d
     The columns are whole numbers without NULL, one of them ``p``: the patient, 0 where there is none.  The SQL has ``AMONG`` where rows (``n``) are scanned.
     """
     n = rows // (AT_ONCE if memory_of(con) >= LITTLE_MEMORY else LITTLE) + 1
-    made = []
+    made: list[Future[T]] = []
     with ThreadPoolExecutor(1) as beside:
         for part in range(n):
             # where the rows are scanned, since the engine does not bring it there from above
@@ -75,8 +75,8 @@ def pairs(p: Numbers, keys: Numbers) -> tuple[Numbers, Numbers, Numbers]:
     bits, names = int(keys.max()).bit_length(), None
     if int(p.max()).bit_length() + bits > 64:
         names, p = np.unique(p, return_inverse=True)
-    kind = np.uint32 if int(p.max()).bit_length() + bits <= 32 else np.uint64
-    packed = p.astype(kind)
+    kind: type[np.unsignedinteger[Any]] = np.uint32 if int(p.max()).bit_length() + bits <= 32 else np.uint64
+    packed: np.typing.NDArray[np.unsignedinteger[Any]] = p.astype(kind)
     packed <<= kind(bits)
     packed |= keys.astype(kind)
     packed.sort()

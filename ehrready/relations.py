@@ -85,10 +85,12 @@ def _copies(con: duckdb.DuckDBPyConnection, frame: Frame, tables: Sequence[str])
     # few are there twice: they are looked for by one number first, which has the code where it is at hand
     short_way = "observation" in short
     timed, number = (timed, "hash(p, clock, v)") if short_way else (f"{timed} AND r > 0", "hash(p, r, clock, v)")
-    _alike(con, f"SELECT {number} AS h FROM {told} WHERE {timed}")
+    _alike(con, f"SELECT {number} AS h FROM {told} WHERE {timed}", told)
     found, timed = f"{told} WHERE {timed} AND {number} IN (SELECT h FROM alike)", f"{timed} AND r > 0"
     if short_way:
-        found = f"reading JOIN (SELECT record FROM {found}) USING (record) WHERE {timed}"
+        # in a table of their own: in one statement the engine joins all results to all of them
+        con.execute(f"CREATE TEMP TABLE alike_record AS SELECT record FROM {found}")
+        found = f"reading WHERE record IN (SELECT record FROM alike_record) AND {timed}"
     con.execute(f"CREATE TEMP TABLE same AS SELECT p, r, clock, v FROM {found} GROUP BY ALL HAVING count(*) > 1")
     con.execute(
         # a copy under the same id is a duplicate-id and counted there
@@ -106,8 +108,8 @@ def _copies(con: duckdb.DuckDBPyConnection, frame: Frame, tables: Sequence[str])
     frame["observation.code", "near-duplicate"] = (int(near[0]), int(row[0]), int(near[1]))
 
 
-def _alike(con: Any, hashes: str) -> None:
-    """Create ``alike``: the hashes that are there twice.
+def _alike(con: Any, hashes: str, rows: str) -> None:
+    """Create ``alike``: the hashes of some ``rows`` that are there twice.
 
     Sorted they stand side by side, and NumPy sorts them sooner than the engine makes as many groups as rows.  More than
     ``AT_ONCE`` are looked at in parts, since there may not be memory for all at once.
@@ -115,7 +117,7 @@ def _alike(con: Any, hashes: str) -> None:
     if not is_duckdb(con):  # another engine has other means, and other hashes
         con.execute(f"CREATE TEMP TABLE alike AS SELECT h FROM ({hashes}) GROUP BY h HAVING count(*) > 1")
         return
-    (results,) = con.execute("SELECT count(*) FROM reading").fetchall()[0]
+    (results,) = con.execute(f"SELECT count(*) FROM {rows}").fetchall()[0]
     parts = int(results) // AT_ONCE + 1
     found = []
     for part in range(parts):
