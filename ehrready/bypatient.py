@@ -8,7 +8,7 @@ added to what is made of the others.  Another engine than DuckDB groups by itsel
 from __future__ import annotations
 
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
@@ -23,32 +23,48 @@ T = TypeVar("T")
 Numbers = np.typing.NDArray[Any]
 
 #: Rows in a part, and with little memory.
-AT_ONCE, LITTLE = 2_000_000, 1_000_000
+AT_ONCE, LITTLE = 1_700_000, 1_000_000
+#: Parts that are worked on at once.
+_WORKERS = 2
 #: Stands in SQL behind a condition on the rows (``n``) of a part.
 AMONG = " AND /* of a part */ true"
 #: A range of so many numbers is looked up in a table as long as it is.
 _RANGE = 1 << 23
 
 
-def parts(con: duckdb.DuckDBPyConnection, sql: str, rows: int, work: Callable[[dict[str, Numbers]], T]) -> list[T]:
-    """Return what ``work`` makes of the columns of some ``rows``, part by part; it works while the engine reads the next part.
+class Sorting:
+    """Work on parts of rows, which goes on while the engine reads the next part (or the next table)."""
 
-    The columns are whole numbers without NULL, one of them ``p``: the patient, 0 where there is none.  The SQL has ``AMONG`` where rows (``n``) are scanned.
-    """
-    n = rows // (AT_ONCE if memory_of(con) >= LITTLE_MEMORY else LITTLE) + 1
-    made: list[Future[T]] = []
-    with ThreadPoolExecutor(1) as beside:
+    def __init__(self, con: duckdb.DuckDBPyConnection) -> None:
+        self._con = con
+        self._rows = AT_ONCE if memory_of(con) >= LITTLE_MEMORY else LITTLE
+        self._pool = ThreadPoolExecutor(_WORKERS)
+        self._begun: list[Future[Any]] = []
+
+    def __enter__(self) -> Sorting:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._pool.shutdown(cancel_futures=True)
+
+    def begin(self, sql: str, rows: int, work: Callable[[dict[str, Numbers]], T]) -> list[Future[T]]:
+        """Return what ``work`` will have made of the columns of some ``rows``, part by part.
+
+        The columns are whole numbers without NULL, one of them ``p``: the patient, 0 where there is none.  The SQL has ``AMONG`` where rows (``n``) are scanned.
+        """
+        n = rows // self._rows + 1
+        made: list[Future[T]] = []
         for part in range(n):
             # where the rows are scanned, since the engine does not bring it there from above
             among = f" AND coalesce(n.p, 0) % {n} = {part}" if n > 1 else ""
-            table = con.sql(sql.replace(AMONG, among)).to_arrow_table()
+            table = self._con.sql(sql.replace(AMONG, among)).to_arrow_table()
             columns = {name: numbers(table.column(name)) for name in table.column_names}
             del table
-            if made:  # no more than two parts are held
-                made[-1].result()
-            made.append(beside.submit(work, columns))
+            wait(self._begun[:-_WORKERS])  # no more parts are held than are worked on, and one
+            made.append(self._pool.submit(work, columns))
+            self._begun.append(made[-1])
             del columns
-        return [future.result() for future in made]
+        return made
 
 
 def numbered(keys: Numbers) -> tuple[Numbers, Numbers]:

@@ -60,12 +60,14 @@ def _sorted(con: duckdb.DuckDBPyConnection, rows: str, results: int) -> None:
     columns = "SELECT coalesce(p, 0) AS p, x, coalesce(h * 3 + sign(v)::TINYINT + 1, -1)::INTEGER AS hs, coalesce(b, 0) AS b, clocked::TINYINT AS clocked"
     timed = 0
     counts: list[bypatient.Numbers] = []
-    for sums, buckets, clocked in bypatient.parts(con, f"{columns} FROM ({rows})", results, _part):
-        con.register("_sums", pa.Table.from_arrays([integers(column) for column in sums], names=["p", "x", "n"]))
-        con.execute("INSERT INTO number_sum SELECT x, nullif(p, 0), n FROM _sums")
-        con.unregister("_sums")
-        counts.append(buckets)
-        timed += clocked
+    with bypatient.Sorting(con) as work:
+        for part in work.begin(f"{columns} FROM ({rows})", results, _part):
+            sums, buckets, clocked = part.result()
+            con.register("_sums", pa.Table.from_arrays([integers(column) for column in sums], names=["p", "x", "n"]))
+            con.execute("INSERT INTO number_sum SELECT x, nullif(p, 0), n FROM _sums")
+            con.unregister("_sums")
+            counts.append(buckets)
+            timed += clocked
     con.execute(f"CREATE TEMP TABLE timed AS SELECT {timed} AS n")
     con.register(
         "_buckets",

@@ -7,14 +7,19 @@ every record has) share a column.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from ehrready import cells, narrow
+import numpy as np
+
+from ehrready import bypatient, cells, narrow, sorted_cells
 from ehrready.profile import Frame
 
 if TYPE_CHECKING:
     import duckdb
+
+    from ehrready.bypatient import Numbers
 
 #: Groups of patients in which missing data is compared (checks.md 23).
 SUBGROUPS = ("sex", "age", "race", "ethnicity")
@@ -30,6 +35,11 @@ class Columns:
         self._combos, self._single = combos, single
         self._known: dict[frozenset[int], int] = {}
         self.sql: list[str] = []
+
+    def members(self) -> tuple[Numbers, list[Numbers]]:
+        """Return the combos in order, and for each column which of them are in its set."""
+        combos = np.array(sorted(self._combos), dtype=np.int64)
+        return combos, [np.array([combo in found for combo in combos.tolist()], dtype=np.bool_) for found in self._known]
 
     def of(self, test: str, members: Iterable[int]) -> int:
         """Return the number of the column of the combos that meet a test; a set that is known has one."""
@@ -49,7 +59,9 @@ class Table:
     """The columns of one table, and what each is: ``states`` is element and state to column, ``flags`` flag to column."""
 
     def __init__(self, name: str, combos: Sequence[int], *, single: bool = False) -> None:
-        self.name, self.columns = name, Columns(combos, single)
+        self.name, self.columns, self.single = name, Columns(combos, single), single
+        #: sums by month, where they were made beside other sums
+        self.months: list[tuple[int, ...]] | None = None
         self.states: dict[tuple[str, str], int] = {}
         self.flags: dict[str, int] = {}
         self.flags["record"] = self.columns.of(cells.has("record"), (c for c in combos if c & 1))
@@ -61,7 +73,7 @@ class Table:
         self.shown = len(self.columns.sql)  # the columns behind are asked for over all records only
         for bit, flag in enumerate(cells.FLAGS):
             self.flags[flag] = self.columns.of(cells.has(flag), (c for c in combos if c >> bit & 1))
-        self._pairs = sorted({(column, self.states[element, "*"]) for (element, _), column in self.states.items()})
+        self.pairs = sorted({(column, self.states[element, "*"]) for (element, _), column in self.states.items()})
 
     def sums(self) -> str:
         """Return the SQL of n, patients, Σn² and Σn·of; a row without a patient is its own cluster, so that profiles add."""
@@ -72,12 +84,12 @@ class Table:
                 f"count(CASE WHEN a{i} > 0 AND p > 0 THEN 1 END)",
                 f"sum(CASE WHEN p > 0 THEN a{i} * a{i} ELSE a{i} END)",
             ]
-        made += [f"sum(CASE WHEN p > 0 THEN a{i} * a{total} ELSE a{i} END)" for i, total in self._pairs]
+        made += [f"sum(CASE WHEN p > 0 THEN a{i} * a{total} ELSE a{i} END)" for i, total in self.pairs]
         return ", ".join(made)
 
     def add(self, states: Frame, grouping: str, group: str, row: Sequence[Any]) -> None:
         """Add a row of ``sums`` to the frame, states that do not occur left out."""
-        behind = {pair: 3 * self.shown + place for place, pair in enumerate(self._pairs)}
+        behind = {pair: 3 * self.shown + place for place, pair in enumerate(self.pairs)}
         for (element, state), column in self.states.items():
             n, patients, squares = row[3 * column : 3 * column + 3]
             if n:
@@ -106,15 +118,23 @@ def build(con: duckdb.DuckDBPyConnection) -> list[Table]:
     dated = f"m >= 0 AND {cells.has('record')}"
     century = f"m >= 190000 AND m < 210000 AND {cells.has('record')}"
     either = cells.mask("record") | cells.mask("excluded")
-    for table in made:
-        columns, sums = ", ".join(table.columns.sql), ", ".join(f"sum(a{i})::BIGINT AS a{i}" for i in range(len(table.columns.sql)))
-        con.execute(
-            f"CREATE TEMP TABLE placed_{table.name} AS SELECT place, p, {columns}, min(CASE WHEN {dated} THEN m END) first_month, "
-            f"min(CASE WHEN {century} THEN m END) since, max(CASE WHEN {century} THEN m END) until, max(CASE WHEN (combo & {either}) = 0 THEN NULL "
-            f"WHEN m >= 190000 AND m < 210000 THEN m // 100 WHEN m < -1 THEN -m END) y FROM cell WHERE t = {cells.NUMBER[table.name]} GROUP BY place, p;"
-            f"CREATE TEMP TABLE whole_{table.name} AS SELECT p, {sums}, min(first_month) first_month, min(since) since, max(until) until, max(y) y "
-            f"FROM placed_{table.name} GROUP BY p"
-        )
+    with contextlib.ExitStack() as stack:
+        work = stack.enter_context(bypatient.Sorting(con)) if any(table.single for table in made) else None
+        begun = {table.name: sorted_cells.begin(con, work, table) for table in made if work is not None and table.single}
+        for table in made:
+            columns, sums = ", ".join(table.columns.sql), ", ".join(f"sum(a{i})::BIGINT AS a{i}" for i in range(len(table.columns.sql)))
+            if table.name in begun:
+                table.months = sorted_cells.add_up(con, table, begun[table.name])
+            else:
+                con.execute(
+                    f"CREATE TEMP TABLE placed_{table.name} AS SELECT place, p, {columns}, min(CASE WHEN {dated} THEN m END) first_month, "
+                    f"min(CASE WHEN {century} THEN m END) since, max(CASE WHEN {century} THEN m END) until, max(CASE WHEN (combo & {either}) = 0 THEN NULL "
+                    f"WHEN m >= 190000 AND m < 210000 THEN m // 100 WHEN m < -1 THEN -m END) y FROM cell WHERE t = {cells.NUMBER[table.name]} GROUP BY place, p"
+                )
+            con.execute(
+                f"CREATE TEMP TABLE whole_{table.name} AS SELECT p, {sums}, min(first_month) first_month, min(since) since, max(until) until, max(y) y "
+                f"FROM placed_{table.name} GROUP BY p"
+            )
     return made
 
 
@@ -129,9 +149,12 @@ def _tables(con: duckdb.DuckDBPyConnection) -> list[Table]:
 
 def _months(con: duckdb.DuckDBPyConnection, frames: dict[str, Frame], table: Table) -> None:
     record, month_of = 3 * table.flags["record"], "CASE WHEN m < 0 THEN -1 ELSE m END"
-    columns = ", ".join(table.columns.sql[: table.shown])
-    per_patient = f"SELECT {month_of} AS g, p, {columns} FROM cell WHERE t = {cells.NUMBER[table.name]} GROUP BY {month_of}, p"
-    for month, *row in con.execute(f"SELECT g, {table.sums()} FROM ({per_patient}) GROUP BY g ORDER BY g").fetchall():
+    rows: Iterable[Sequence[Any]] | None = table.months
+    if rows is None:
+        columns = ", ".join(table.columns.sql[: table.shown])
+        per_patient = f"SELECT {month_of} AS g, p, {columns} FROM cell WHERE t = {cells.NUMBER[table.name]} GROUP BY {month_of}, p"
+        rows = con.execute(f"SELECT g, {table.sums()} FROM ({per_patient}) GROUP BY g ORDER BY g").fetchall()
+    for month, *row in rows:
         text = cells.month_text(int(month))
         if row[record]:
             frames["volume"][table.name, text] = (int(row[record]), int(row[record + 1]))

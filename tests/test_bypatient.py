@@ -43,15 +43,15 @@ def test_parts_add_up_to_the_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     folder = Maker(5, tame=True).write(tmp_path)
     whole = pipeline.read_profile([str(folder)], Options(internal=True))[0]
     asked: list[int] = []
-    work = bypatient.parts
+    work = bypatient.Sorting.begin
 
-    def noted(con, sql, rows, of_part):  # type: ignore[no-untyped-def]
-        made = work(con, sql, rows, of_part)
+    def noted(self, sql, rows, of_part):  # type: ignore[no-untyped-def]
+        made = work(self, sql, rows, of_part)
         asked.append(len(made))
         return made
 
     monkeypatch.setattr(bypatient, "AT_ONCE", 20)
-    monkeypatch.setattr(bypatient, "parts", noted)
+    monkeypatch.setattr(bypatient.Sorting, "begin", noted)
     assert pipeline.read_profile([str(folder)], Options(internal=True))[0].to_json() == whole.to_json()
     assert asked
     assert all(parts > 2 for parts in asked)
