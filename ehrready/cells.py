@@ -147,12 +147,12 @@ def build(con: duckdb.DuckDBPyConnection, temp: str = TEMP) -> list[str]:
     if numbered:
         con.execute(f"CREATE TEMP TABLE concept_state AS SELECT t.x, {concept_digit()} AS digit FROM concept_text t WHERE t.ordinal = 1")
     # of narrow rows none but patients are here
-    rows = {table: _records(table, known, several and not short, numbered.get(table, ())) for table in filled}
+    rows = {table: _records(table, known, several and not short, numbered.get(table, ()), short) for table in filled}
     if con.execute("SELECT 1 FROM component LIMIT 1").fetchone():
         rows["component"] = _components(known, numbered.get("component", ()))
     _count(con, counted, rows, numbered)
     if not numbered:
-        _concepts(con, counted, known)
+        _concepts(con, counted, known, short)
     if short:
         _narrow(con, several)
     return filled
@@ -178,9 +178,8 @@ def _people(con: duckdb.DuckDBPyConnection, naming: list[str], short: bool, temp
     said = " UNION ALL ".join(f'SELECT patient_id FROM "{table}"' for table in naming or ["patient"])
     number = "row_number() OVER (ORDER BY patient_id)"
     if short:  # a person's number is its id
-        said += "".join(
-            f" UNION ALL SELECT p::VARCHAR FROM (SELECT DISTINCT p FROM {narrow.of(table)})" for table in TABLES if table != "patient"
-        )
+        numbers = " UNION ALL ".join(f"SELECT p FROM {narrow.of(table)}" for table in TABLES if table != "patient")
+        said += f" UNION ALL SELECT p::VARCHAR FROM (SELECT DISTINCT p FROM ({numbers}))"
         number = "CAST(patient_id AS BIGINT)"
     con.execute(
         f"CREATE TEMP TABLE lifetime AS SELECT patient_id, strftime(min({day('birth_date', _LO)}) - 1, '%Y-%m-%d') born, "
@@ -196,12 +195,17 @@ def _people(con: duckdb.DuckDBPyConnection, naming: list[str], short: bool, temp
 
 
 def _visits(con: duckdb.DuckDBPyConnection, short: bool) -> None:
-    """Create ``visit``: per encounter id its site, its patients, and when its codes were chosen."""
+    """Create ``visit`` (of narrow rows ``stay``, see ``_places``): per encounter id its site, its patients, and when its codes were chosen."""
     if short:
-        con.execute(
-            "CREATE TEMP TABLE visit AS SELECT e, e::VARCHAR AS id, min(site) site, min(p) low, max(p) high, max(used) used "
-            f"FROM {narrow.of('encounter')} WHERE e IS NOT NULL GROUP BY e"
+        rows = f"FROM {narrow.of('encounter')} WHERE e IS NOT NULL"
+        # an id that is there once needs no group (see narrow.duplicates)
+        twice = con.execute(
+            f"SELECT 1 {rows} GROUP BY e >> 6 HAVING count(*) <> bit_count(bit_or(1::UBIGINT << (e & 63)::UBIGINT)) LIMIT 1"
         )
+        if twice.fetchone():
+            con.execute(f"CREATE TEMP TABLE stay AS SELECT e, min(site) site, min(p) low, max(p) high, max(used) used {rows} GROUP BY e")
+        else:
+            con.execute(f"CREATE TEMP VIEW stay AS SELECT e, site, p AS low, p AS high, used {rows}")
         return
     con.execute(
         "CREATE TEMP TABLE visit AS SELECT id, min(site) site, min(patient_id) lowest, max(patient_id) highest, "
@@ -230,30 +234,33 @@ def _places(con: duckdb.DuckDBPyConnection, naming: list[str], short: bool, temp
         f"(SELECT DISTINCT site FROM ({said}) WHERE site IS NOT NULL)"
     )
     # only what an encounter, a patient or a concept says makes the others be asked
-    asked = "SELECT site FROM visit UNION ALL SELECT site FROM person" + " UNION ALL SELECT site FROM concept" * ("concept" in naming)
+    asked = f"SELECT site FROM {'stay' if short else 'visit'} UNION ALL SELECT site FROM person" + " UNION ALL SELECT site FROM concept" * (
+        "concept" in naming
+    )
     known = bool(con.execute(f"SELECT 1 FROM ({asked}) WHERE site IS NOT NULL LIMIT 1").fetchone())
     if not known and "concept" not in naming:  # a view, which is asked only where any record says a site
         stated = any(con.execute(f'SELECT 1 FROM "{table}" WHERE site IS NOT NULL LIMIT 1').fetchone() for table in naming)
         known = stated and bool(con.execute("SELECT 1 FROM concept WHERE site IS NOT NULL LIMIT 1").fetchone())
-    for table in ("person", "visit") if short else ():
-        more = f", {narrow.lifetime()}" if table == "person" else ""
-        con.execute(
-            f"CREATE OR REPLACE TEMP TABLE {table} AS SELECT x.*, s.place{more} FROM {table} x LEFT JOIN place s ON x.site = s.site"
-        )
+    if short:
+        for table, source, more in (("person", "person", f", {narrow.lifetime()}"), ("visit", "stay", "")):
+            con.execute(
+                f"CREATE OR REPLACE TEMP TABLE {table} AS SELECT x.*, s.place{more} FROM {source} x LEFT JOIN place s ON x.site = s.site"
+            )
     return known
 
 
-def _joined(key: str, known: bool) -> tuple[str, str]:
-    """Return the SQL of a row's place and the joins that every scan makes."""
-    joins = f" LEFT JOIN person a ON t.patient_id = a.patient_id LEFT JOIN visit v ON {key} = v.id"
+def _joined(key: str, known: bool, short: bool = False) -> tuple[str, str]:
+    """Return the SQL of a row's place and the joins that every scan makes; beside narrow rows (``short``) there are patients alone, who have no visit."""
+    visit = "(SELECT NULL::VARCHAR AS site WHERE false) v ON false" if short else f"visit v ON {key} = v.id"
+    joins = f" LEFT JOIN person a ON t.patient_id = a.patient_id LEFT JOIN {visit}"
     if known:
         joins += " LEFT JOIN place s ON s.site = coalesce(t.site, v.site, a.site)"
     return ("s.place" if known else "NULL::INTEGER"), joins
 
 
-def _records(table: str, known: bool, several: bool, numbered: Sequence[Numbered]) -> str:
+def _records(table: str, known: bool, several: bool, numbered: Sequence[Numbered], short: bool) -> str:
     """Return the SELECT of patient, place, month and combo of a table's records, and of their numbered concepts."""
-    place, joins = _joined("t.id" if table == "encounter" else "t.encounter_id", known)
+    place, joins = _joined("t.id" if table == "encounter" else "t.encounter_id", known, short)
     if several:
         joins += " LEFT JOIN known_pair k ON t.encounter_id = k.pair_visit AND t.patient_id = k.pair_patient"
     own = own_parts(table)
@@ -422,11 +429,11 @@ def state_test(element: str, state: str) -> str:
     return f"({digit}) = {_DIGIT[state]}"
 
 
-def _concepts(con: duckdb.DuckDBPyConnection, counted: str, known: bool) -> None:
+def _concepts(con: duckdb.DuckDBPyConnection, counted: str, known: bool, short: bool) -> None:
     """Count the states of the coded elements: of the first concept of each record."""
     con.execute("CREATE TEMP TABLE coded_element (element VARCHAR, t INTEGER, unit BIGINT)")
     con.executemany("INSERT INTO coded_element VALUES (?, ?, ?)", [[e, NUMBER[table_of(e)], 1 << shift(e)] for e in CODED])
-    place, joins = _joined("coalesce(o.id, t.encounter_id)" if known else "t.encounter_id", known)
+    place, joins = _joined("coalesce(o.id, t.encounter_id)" if known else "t.encounter_id", known, short)
     if known:  # what an encounter says of itself is where the encounter is
         joins = f" LEFT JOIN (SELECT record, id FROM encounter) o ON t.record = o.record AND starts_with(t.element, 'encounter.'){joins}"
     con.execute(

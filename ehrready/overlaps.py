@@ -48,7 +48,7 @@ def measure(con: duckdb.DuckDBPyConnection, frames: dict[str, Frame]) -> None:
     """Fill ``overlaps``; the last measure, since the others say which defects there are."""
     tables: dict[str, dict[str, str]] = defaultdict(dict)
     short = narrow.tables(con)
-    for rows in (_states(frames, short), _codings(frames), _values(frames), _relations(frames, short)):
+    for rows in (_states(frames, short), _codings(frames, short), _values(frames), _relations(frames, short)):
         for condition, sql in rows:
             tables[table_of(condition)][condition] = sql
     for table in sorted(tables):
@@ -126,12 +126,17 @@ def _states(frames: dict[str, Frame], short: Collection[str]) -> Rows:
             )
 
 
-def _codings(frames: dict[str, Frame]) -> Rows:
+def _codings(frames: dict[str, Frame], short: Collection[str]) -> Rows:
     """Yield the classes of codes, the defects of systems, and what release tables say of codes and displays."""
+
+    def said(element: str) -> str:
+        """Return the rows that an element's codings are among."""
+        return "said_text" if short and table_of(element) not in short else "said"
+
     for element, cls in sorted({(key[0], key[3]) for key in frames["classes"] if key[3] in _CLASSES}):
         yield (
             name(element, f"code-{cls}"),
-            f"SELECT record FROM said JOIN term USING (q) WHERE element = {quote(element)} AND cls = {quote(cls)} "
+            f"SELECT record FROM {said(element)} JOIN term USING (q) WHERE element = {quote(element)} AND cls = {quote(cls)} "
             f"AND ({quote(cls)} IN ('free-text', 'null-token') OR how NOT IN ('local', 'unknown-uri'))",
         )
     tokens: dict[str, set[str]] = defaultdict(set)
@@ -145,7 +150,7 @@ def _codings(frames: dict[str, Frame]) -> Rows:
         has = ", ".join(f"max(CASE WHEN judge.token = '?{t}' THEN 1 ELSE 0 END) AS has{i}" for i, t in enumerate(_TOKENS))
         each = (
             "SELECT record, max(CASE WHEN starts_with(judge.token, '!') THEN 2 WHEN starts_with(judge.token, '?') THEN 0 ELSE 1 END) AS known, "
-            f"{has} FROM said JOIN term USING (q) JOIN judge USING (pid) WHERE term.element = {quote(element)} GROUP BY record, concept"
+            f"{has} FROM {said(element)} JOIN term USING (q) JOIN judge USING (pid) WHERE term.element = {quote(element)} GROUP BY record, concept"
         )
         for defect in sorted(defects - {""}):
             i = _TOKENS.index(defect) if defect in _TOKENS else 0
@@ -156,7 +161,7 @@ def _codings(frames: dict[str, Frame]) -> Rows:
             if cls in currency.DEFECTS:
                 yield (
                     name(element, cls, system),
-                    f"SELECT record FROM said JOIN term USING (q) JOIN {frame}_class c ON term.pid = c.pid AND {seen} "
+                    f"SELECT record FROM {said(element)} said JOIN term USING (q) JOIN {frame}_class c ON term.pid = c.pid AND {seen} "
                     f"WHERE term.element = {quote(element)} AND term.key = {quote(system)} AND c.cls = {quote(cls)}",
                 )
 
