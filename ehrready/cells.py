@@ -175,11 +175,11 @@ def _people(con: duckdb.DuckDBPyConnection, naming: list[str], short: bool, temp
     def day(column: str, bound: str) -> str:
         return f"CASE WHEN {_IS_DATE.format(column)} THEN try_cast({bound.format(column)} AS DATE) END"
 
-    said = " UNION ALL ".join(f'SELECT patient_id FROM "{table}"' for table in naming or ["patient"])
+    said = " UNION ALL ".join(f'SELECT patient_id FROM "{table}" WHERE patient_id IS NOT NULL' for table in naming or ["patient"])
     number = "row_number() OVER (ORDER BY patient_id)"
     if short:  # a person's number is its id
         numbers = " UNION ALL ".join(f"SELECT p FROM {narrow.of(table)}" for table in TABLES if table != "patient")
-        said += f" UNION ALL SELECT p::VARCHAR FROM (SELECT DISTINCT p FROM ({numbers}))"
+        said += f" UNION ALL SELECT p::VARCHAR FROM (SELECT DISTINCT p FROM ({numbers}) WHERE p IS NOT NULL)"
         number = "CAST(patient_id AS BIGINT)"
     con.execute(
         f"CREATE TEMP TABLE lifetime AS SELECT patient_id, strftime(min({day('birth_date', _LO)}) - 1, '%Y-%m-%d') born, "
@@ -189,7 +189,7 @@ def _people(con: duckdb.DuckDBPyConnection, naming: list[str], short: bool, temp
         f"CREATE {temp}TABLE person AS SELECT i.patient_id, CASE WHEN is_absent(i.patient_id) THEN -i.number ELSE i.number END p, l.born, l.died, "
         "try_cast(l.born AS DATE) born_day, try_cast(l.died AS DATE) died_day, "
         f"k.site, k.patient_id IS NOT NULL AS exported FROM (SELECT patient_id, {number} number FROM "
-        f"(SELECT DISTINCT patient_id FROM ({said}) WHERE patient_id IS NOT NULL)) i LEFT JOIN lifetime l ON i.patient_id = l.patient_id "
+        f"(SELECT DISTINCT patient_id FROM ({said}))) i LEFT JOIN lifetime l ON i.patient_id = l.patient_id "
         "LEFT JOIN (SELECT patient_id, min(site) site FROM patient WHERE patient_id IS NOT NULL GROUP BY 1) k ON i.patient_id = k.patient_id"
     )
 

@@ -57,8 +57,8 @@ _FIRST = quote('UuNnSs\u017f-.?#<(\\" \t\r\n')
 
 
 def null_token(text: str) -> str:
-    """Return the SQL of ``null_token``, the search spared where the first character tells."""
-    return f"(CASE WHEN {text} <> '' AND strpos({_FIRST}, left({text}, 1)) = 0 THEN false ELSE null_token({text}) END)"
+    """Return the SQL of ``null_token``, the search spared where the first character tells: a digit, or any other that no token begins with."""
+    return f"(CASE WHEN {text} BETWEEN '/' AND '<' THEN false WHEN {text} <> '' AND strpos({_FIRST}, left({text}, 1)) = 0 THEN false ELSE null_token({text}) END)"
 
 
 def of(table: str) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
+from ehrready import narrow
 from ehrready.readers.tabular_files import Column, Relation
 
 INTEGER = re.compile(r"U?(TINY|SMALL|BIG|HUGE)?INT(EGER)?")
@@ -90,10 +91,10 @@ def column_statistics(relation: Relation, names: Iterable[str]) -> str:
         value = value_of(column)
         null = "false"
         if column.type == "VARCHAR":
-            missing = f"{cleaned(value)} IS NULL"
-            filled = f"{cleaned(value)} IS NOT NULL AND null_token({value})"
+            # what begins behind the blanks is not empty
+            missing = f"CASE WHEN {value} >= '!' THEN false ELSE clean({value}) IS NULL END"
             # no token is longer, and a note's text is not worth the search
-            null = f"CASE WHEN strlen({value}) <= 40 THEN {filled} END"
+            null = f"CASE WHEN strlen({value}) <= 40 THEN CASE WHEN {narrow.null_token(value)} THEN clean({value}) IS NOT NULL END END"
         elif column.type in {"DOUBLE", "FLOAT"}:
             missing = f"{value} IS NULL OR {_is_nan(value)}"
         else:
