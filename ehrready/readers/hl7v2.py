@@ -47,6 +47,7 @@ class _File:
 
     number: int
     messages: int = 0
+    further: int = 0  # numbers that long messages take beside their own (``_records``)
     junk: bool = False
     headers: int = 0
     batches: list[int] = field(default_factory=list)
@@ -165,7 +166,7 @@ class Hl7v2Reader:
         block = hl7v2_split.split(pieces, hl7v2_mapping.segments(mapping()))
         events, bases = _events(waiting, block, known)
         files = np.array([piece.file for piece in pieces], np.int64)
-        record = _records(block, files, np.array(bases, np.int64))
+        record = _records(block, files, np.array(bases, np.int64), known)
         segments = hl7v2_rows.Segments(block, record)
         yield from behind.then(functools.partial(rows.block, segments), functools.partial(self._write, con, events))
 
@@ -269,7 +270,7 @@ def _reason(error: BaseException) -> str:
 def _events(
     waiting: Sequence[hl7v2_split.Piece | _End], block: hl7v2_split.Block, known: dict[int, _File]
 ) -> tuple[list[Event], list[int]]:
-    """Return the events of the waiting pieces in the order of the files, and the messages of the file before each piece."""
+    """Return the events of the waiting pieces in the order of the files, and the numbers of messages of the file before each piece."""
     counts = np.bincount(block.piece_of, minlength=len(waiting)).tolist()
     pieces = [item for item in waiting if isinstance(item, hl7v2_split.Piece)]
     for piece, line in block.batches:
@@ -285,7 +286,7 @@ def _events(
             events += _ended(item, file)
             continue
         number = len(bases)
-        bases.append(file.messages)
+        bases.append(file.messages + file.further)
         if number in block.junk and not file.junk:
             file.junk = True
             events += [Read(file.number, 1), Rejected(file.number, 0, "no-msh")]
@@ -325,8 +326,19 @@ def ended(parts: Sequence[Ended]) -> Ended:
     return _closed(file, worst, sum(part.bytes or 0 for part in parts))
 
 
-def _records(block: hl7v2_split.Block, files: Integers, bases: Integers) -> Integers:
-    """Return the record of each segment: its file, message and place; ``bases`` are the messages of the file before each piece."""
+def _records(block: hl7v2_split.Block, files: Integers, bases: Integers, known: dict[int, _File]) -> Integers:
+    """Return the record of each segment: its file, message and place; ``bases`` are the numbers given in the file before each piece.
+
+    A message of more segments than a place can tell apart takes the next numbers, too.
+    """
     number = bases[block.piece_of] + block.place_in_piece + 1
-    base = (files[block.piece_of] << POSITION_BITS) | ((number << PLACE_BITS) & ((1 << ENTRY_BIT) - 1))
-    return base[block.message] | np.minimum(block.place, (1 << PLACE_BITS) - 1)
+    pages = block.place >> PLACE_BITS
+    if pages.any():
+        more, of = np.zeros(len(number), np.int64), files[block.piece_of]
+        np.maximum.at(more, block.message, pages)
+        for file in np.unique(of[more > 0]).tolist():
+            mine = of == file
+            number[mine] += np.cumsum(more[mine]) - more[mine]
+            known[file].further += int(more[mine].sum())
+    position = ((number[block.message] + pages) << PLACE_BITS) | (block.place & ((1 << PLACE_BITS) - 1))
+    return (files[block.piece_of] << POSITION_BITS)[block.message] | (position & ((1 << ENTRY_BIT) - 1))

@@ -247,7 +247,7 @@ def paths(value: Any, before: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]
 def changed(found: Resource, rng: random.Random) -> Resource:
     """Return a resource with the value at one place replaced by another JSON value."""
     anything: list[Any] = [
-        None, True, False, 0, -1, 5.5, 1e300, "", "x", "HTEST", "refuted", [], {}, [None], [[]], [{}], {"a": 1}, [1, "x"], {"coding": "x"}, {"coding": [None]},
+        None, True, False, 0, -1, 5.5, 12345.25, "", "x", "HTEST", "refuted", [], {}, [None], [[]], [{}], {"a": 1}, [1, "x"], {"coding": "x"}, {"coding": [None]},
         {"coding": [[1]]}, [{"coding": [{"code": 5}]}], "\u0000", "\u0001masked", "null", {"reference": 5}, {"extension": [5]}, ["HTEST"], "[", '"', [[["refuted"]]],
     ]  # fmt: skip
     whole = copy.deepcopy(found)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from ehrready.pipeline import Options, read_profile
 from ehrready.profile import Profile
+from ehrready.readers import hl7v2
 from ehrready.readers.base import FileEntry
 from tests.hostile.hl7v2_cases import framings, mutations
 
@@ -85,3 +87,27 @@ def test_extremes(name: str, body: bytes, tmp_path: Path) -> None:
     head = b"MSH|^~\\&|A|B|||20240102||ORU^R01|1|P|2.5\r"
     _, entries = profile_of(tmp_path / name, [head + body + b"\r" + head + b"PID|1||P1\r"])
     assert (entries[1].read, entries[1].rejected, entries[1].status) == (2, 0, "read")
+
+
+@pytest.mark.parametrize("block", [None, 600_000])
+def test_no_two_segments_are_one_record_however_many_a_message_has(
+    block: int | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if block:
+        monkeypatch.setattr(hl7v2, "BLOCK_BYTES", block)
+    head = "MSH|^~\\&|A|B|||20240102||ORU^R01|1|P|2.5\rPID|1||P1\r"
+    codes = ("2345-7", "718-7", "2951-2")
+    result = "OBX|1|NM|{}^x^LN||{}|mg/dL|||||F\r".format
+    long = head + "".join(result(codes[i % 3], i) for i in range(70_000)) + "DG1|1||E11.9^x^I10C||2024||||||||||||||2025\r" * 40
+    short = head + result(codes[0], 1)
+    (tmp_path / "a.hl7").write_text(short + long + short * 3 + long + short)
+    (tmp_path / "b.hl7").write_text(short)
+    counts = []
+
+    def count(con: Any) -> None:
+        counts.extend(con.execute("SELECT count(*), count(DISTINCT record) FROM observation").fetchall())
+
+    profile, _, _ = read_profile([str(tmp_path)], Options(internal=True), also=count)
+    assert counts == [(140_006, 140_006)]
+    assert profile.frames["codes"]["condition.code", "icd10cm", "E11.9"][0] == 80
+    assert {key[2]: values[0] for key, values in profile.frames["units"].items()} == {"2345-7": 46_674, "718-7": 46_666, "2951-2": 46_666}
