@@ -354,7 +354,7 @@ def _group(
 
 
 def _rescue(file: int, text: str) -> tuple[list[Event], list[tuple[int, int, str]]] | None:
-    """Read a broken document as lines when it turns out to be NDJSON with a bad first line: its events and good lines."""
+    """Read a broken document as lines when it turns out to be NDJSON with a first line that is bad or longer than a head: its events and good lines."""
     lines = [(n, line.strip()) for n, line in enumerate(text.split("\n"), 1) if line.strip()]
     deep = {n for n, line in lines if too_deep(line.encode())}
     good = [(n, line) for n, line in lines if n not in deep and isinstance(_strict(line.encode()), dict)]
@@ -362,7 +362,7 @@ def _rescue(file: int, text: str) -> tuple[list[Event], list[tuple[int, int, str
         return None
     numbers = {n for n, _ in good}
     bad: list[Event] = [Rejected(file, n, "too-deep" if n in deep else "invalid-json") for n, _ in lines if n not in numbers]
-    return [Read(file, len(lines) - 1), *bad], [(file, n, line) for n, line in good if n > 1]
+    return [Read(file, len(lines) - 1), *bad], [(file, n, line) for n, line in good]
 
 
 def _first(sample: int) -> str:

@@ -132,6 +132,17 @@ def test_a_first_line_that_is_broken_does_not_make_the_file_a_document(tmp_path:
     assert [(e.read, e.profiled) for e in ledger.entries.values()] == [(2, 1), (2, 1)]
 
 
+@pytest.mark.parametrize("name", ["a.json", "export"])
+def test_lines_of_which_the_first_is_long_are_lines_whatever_the_file_is_called(name: str, tmp_path: Path) -> None:
+    first = CONDITION | {"note": [{"text": "x" * 70_000}]}
+    (tmp_path / name).write_text(
+        "\n".join([json.dumps(first), json.dumps(PATIENT), '{"resourceType":"Pat', json.dumps(CONDITION)]), "utf-8"
+    )
+    ledger, (records,) = read(tmp_path, "SELECT record & 1023 FROM condition ORDER BY 1")
+    assert totals(ledger) == (4, 3, {"invalid-json": 1})
+    assert records == [(1,), (4,)]
+
+
 def test_files_that_are_not_fhir_are_not_claimed(tmp_path: Path) -> None:
     (tmp_path / "log.ndjson").write_text('{"exportId":"1","eventId":"kickoff"}\n{"exportId":"1"}\n')
     (tmp_path / "package.json").write_text('{"name":"x","resource":{"resourceType":"Patient"}}')
