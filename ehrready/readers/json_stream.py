@@ -25,6 +25,8 @@ _SPACE = b" \t\r\n"
 #: Stands for an element in the rest of a document: no byte of JSON, so that nothing in it is taken for one.
 _ELEMENT = b"\x01"
 _PAIR = _ELEMENT + b","
+#: Backslashes before a quote that are counted one by one; more than these are looked for at once.
+_FEW_BACKSLASHES = 16
 #: What begins an element of a list that is neither an object nor a list.
 _OTHER = re.compile(rb"[^\x01\[\], \t\r\n]")
 #: Bytes of the rest of a document (its shell) that are kept.
@@ -151,16 +153,19 @@ class Cutter:
         count = np.zeros(len(quotes), np.int64)
         active = np.arange(len(quotes))
         place = quotes - 1
-        while len(active):
+        for _ in range(_FEW_BACKSLASHES):
             active = active[(place[active] >= 0) & (view[np.maximum(place[active], 0)] == _BACKSLASH)]
             count[active] += 1
             place[active] -= 1
+        for i in active.tolist():  # behind a long run
+            start = int(quotes[i - 1]) + 1 if i else 0
+            others = np.flatnonzero(view[start : quotes[i]] != _BACKSLASH)
+            place[i] = start + int(others[-1]) if len(others) else start - 1
+            count[i] = quotes[i] - 1 - place[i]
         odd: np.typing.NDArray[np.bool_] = count % 2 == 1
         if self.escaped and len(quotes):
             odd[0] ^= place[0] < 0  # its backslashes go back into the piece before
-        tail = len(view)
-        while tail and view[tail - 1] == _BACKSLASH:
-            tail -= 1
+        tail = len(view.tobytes().rstrip(b"\\"))
         self.escaped = bool((len(view) - tail) % 2) ^ (self.escaped and tail == 0)
         return odd
 

@@ -99,6 +99,18 @@ def test_a_document_is_not_valid_because_its_elements_are(text: bytes, size: int
         cut(text, size)
 
 
+@pytest.mark.parametrize("size", [7, 100, 1 << 20])
+def test_quotes_behind_many_backslashes_are_escaped_or_not(size: int) -> None:
+    texts = ["\\" * n + end for n in (0, 1, 15, 16, 17, 40, 300) for end in ("", '"', '"x', '"\\')]
+    elements = [{"text": text, text: [text]} for text in texts]
+    assert cut(json.dumps(elements).encode(), size) == (elements, True)
+
+
+def test_a_text_of_backslashes_takes_no_time() -> None:
+    elements = [{"text": "\\" * 6_000_000}] * 3  # a step for each of them would take minutes
+    assert cut(json.dumps(elements).encode(), 1 << 25) == (elements, True)
+
+
 def read(path: Path) -> tuple[dict[str, Any], list[list[tuple[Any, ...]]]]:
     """Read one document; returns its row of the ledger and the rows of the tables."""
     files = [SourceFile(1, path, path.stat().st_size, "fhir", "document")]
