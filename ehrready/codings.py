@@ -92,7 +92,7 @@ def measure(con: duckdb.DuckDBPyConnection, frames: dict[str, Frame], store: Sto
     frames["classes"] = _grouped(con, ("element", "key", "how", "cls"), ("element",), "true")
     _systems(con, frames)
     _releases(con, frames)
-    currency.measure(con, frames, store)
+    currency.measure(con, frames, store, "said_month" if short else "said")
 
 
 def views(con: duckdb.DuckDBPyConnection) -> None:
@@ -112,7 +112,11 @@ def _said_narrow(con: duckdb.DuckDBPyConnection) -> None:
         "CREATE TEMP VIEW said AS SELECT q, record, concept, p, m FROM said_text UNION ALL "
         f"SELECT t.q, n.record, 1, n.p, n.m FROM narrow_coding n JOIN term_of t ON n.el = t.el AND n.cid = t.cid WHERE n.el NOT IN ({late}) UNION ALL "
         "SELECT t.q, n.record, 1, n.p, coalesce(v.used, n.m) FROM narrow_coding n JOIN term_of t ON n.el = t.el AND n.cid = t.cid "
-        f"LEFT JOIN visit v ON n.e = v.e WHERE n.el IN ({late})"
+        f"LEFT JOIN visit v ON n.e = v.e WHERE n.el IN ({late});"
+        # the months in which each is said: few, once the concepts are
+        "CREATE TEMP VIEW said_month AS SELECT q, m FROM said_text UNION ALL SELECT t.q, n.m FROM (SELECT DISTINCT el, cid, m FROM narrow_coding "
+        f"WHERE el NOT IN ({late}) UNION ALL SELECT DISTINCT n.el, n.cid, coalesce(v.used, n.m) AS m FROM narrow_coding n LEFT JOIN visit v ON n.e = v.e "
+        f"WHERE n.el IN ({late})) n JOIN term_of t ON n.el = t.el AND n.cid = t.cid"
     )
 
 

@@ -41,11 +41,11 @@ HORIZON_DAYS = 366
 _DAY = np.timedelta64(1, "D")
 
 
-def measure(con: duckdb.DuckDBPyConnection, frames: dict[str, Frame], store: Store | None) -> None:
-    """Fill ``quarters``, ``currency``, ``displays`` and ``tables`` from ``said`` and ``term`` (ehrready.codings)."""
+def measure(con: duckdb.DuckDBPyConnection, frames: dict[str, Frame], store: Store | None, said: str = "said") -> None:
+    """Fill ``quarters``, ``currency``, ``displays`` and ``tables`` from ``said`` and ``term`` (ehrready.codings); ``said`` may name what has the same months."""
     released = ", ".join(map(quote, RELEASED))
     con.execute(
-        "CREATE TEMP TABLE dated AS SELECT j.pid, s.m, min(j.element) element, min(j.key) key, min(j.code) code FROM (SELECT DISTINCT q, m FROM said) s "
+        f"CREATE TEMP TABLE dated AS SELECT j.pid, s.m, min(j.element) element, min(j.key) key, min(j.code) code FROM (SELECT DISTINCT q, m FROM {said}) s "
         f"JOIN term j USING (q) WHERE j.code <> '' AND j.key IN ({released}) GROUP BY 1, 2"
     )
     rows = con.execute(

@@ -149,7 +149,7 @@ def _records(con: duckdb.DuckDBPyConnection, frames: dict[str, Frame], store: St
 
 def _states(con: duckdb.DuckDBPyConnection, *, frames: dict[str, Frame], tables: Sequence[str], temp: str, known: threading.Event) -> None:
     """Add up the cells; the groups of patients, for which codings are asked, when these are ``known``."""
-    made = states.build(con)
+    made = states.build(con, temp)
     known.wait()
     _demographic(con, [table.name for table in made if table.name not in {"patient", "condition", "allergy"}], temp)
     states.measure(con, frames, made, tables)

@@ -76,7 +76,7 @@ def _sets(con: duckdb.DuckDBPyConnection, table: str, found: list[tuple[str, str
     if len(rows) == len(found):
         source = f"SELECT {names}, 1 AS n FROM {others}"
     elif not rows:  # then cells have it all
-        source = f"SELECT {bits}, n FROM cell WHERE t = {cells.NUMBER[table]}"
+        source = f"SELECT {bits}, n FROM combo_sum WHERE t = {cells.NUMBER[table]}"
     else:
         both = ", ".join(f"c.{c} | coalesce(o.{c}, 0) AS {c}" for c in columns)
         source = (

@@ -109,12 +109,12 @@ def measure(con: duckdb.DuckDBPyConnection, frames: dict[str, Frame], made: Sequ
     _patients(con, frames, made)
 
 
-def build(con: duckdb.DuckDBPyConnection) -> list[Table]:
+def build(con: duckdb.DuckDBPyConnection, temp: str = cells.TEMP) -> list[Table]:
     """Add the cells of each table up by patient and place (``placed_...``) and by patient (``whole_...``); return the tables that have any.
 
-    ``y`` is the last year of a patient's records, those kept out included.
+    ``y`` is the last year of a patient's records, those kept out included.  ``temp``: see ehrready.cells.
     """
-    made = _tables(con)
+    made = _tables(con, temp)
     dated = f"m >= 0 AND {cells.has('record')}"
     century = f"m >= 190000 AND m < 210000 AND {cells.has('record')}"
     either = cells.mask("record") | cells.mask("excluded")
@@ -138,10 +138,11 @@ def build(con: duckdb.DuckDBPyConnection) -> list[Table]:
     return made
 
 
-def _tables(con: duckdb.DuckDBPyConnection) -> list[Table]:
-    """Return the tables that have cells, in order."""
+def _tables(con: duckdb.DuckDBPyConnection, temp: str) -> list[Table]:
+    """Return the tables that have cells, in order; how many records have each combo is ``combo_sum`` (``temp``, see ehrready.cells)."""
+    con.execute(f"CREATE {temp}TABLE combo_sum AS SELECT t, combo, sum(n)::BIGINT n FROM cell GROUP BY t, combo")
     found: dict[int, list[int]] = {}
-    for number, combo in con.execute("SELECT DISTINCT t, combo FROM cell ORDER BY t, combo").fetchall():
+    for number, combo in con.execute("SELECT t, combo FROM combo_sum ORDER BY t, combo").fetchall():
         found.setdefault(int(number), []).append(int(combo))
     names, short = list(cells.NUMBER), narrow.tables(con)
     return [Table(names[number], combos, single=names[number] in short) for number, combos in found.items()]

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from ehrready.engines import duckdb as engine
-from ehrready.readers.tabular_columns import Column, column_statistics
-from ehrready.readers.tabular_files import Relation
+from ehrready.readers.tabular_columns import column_statistics
+from ehrready.readers.tabular_files import Column, Relation
 
 _BLANKS = ("", " ", "\t\r\n", "\x01", " \x01 ", '"', "\x00", "\x1f", "\xa0")
 _WORDS = (
