@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from concurrent.futures import Future
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
@@ -58,14 +58,14 @@ def _part(table: Table, columns: dict[str, Numbers]) -> Part:
     which = np.searchsorted(combos, columns["combo"]).astype(np.uint32)
     bits = len(combos).bit_length()
     months, month = bypatient.numbered(columns["m"])
-    patients, n, which_of, month_of = _cells(columns["p"], month, which, bits)
+    patients, n, which_of, month_of = _cells(columns["p"], month, len(months), which, bits)
     at = np.flatnonzero(bypatient.begins(patients, month_of))
     by_month = _moments(
         table, [_sums(n, which_of, at, member) for member in members[: table.shown]], month_of[at], len(months), patients[at]
     )
     dated = _dated(patients[at], months[month_of[at]])
     places, place = bypatient.numbered(columns["place"])
-    patients, n, which_of, place_of = _cells(columns["p"], place, which, bits)
+    patients, n, which_of, place_of = _cells(columns["p"], place, len(places), which, bits)
     at = np.flatnonzero(bypatient.begins(patients, place_of))
     patients = patients[at]
     patient = np.cumsum(bypatient.begins(patients)) - 1
@@ -73,36 +73,39 @@ def _part(table: Table, columns: dict[str, Numbers]) -> Part:
     return [places[place_of[at]], patients, *sums, *(column[patient] for column in dated)], months, by_month
 
 
-def _cells(p: Numbers, group: Numbers, which: Numbers, bits: int) -> tuple[Numbers, Numbers, Numbers, Numbers]:
-    """Return the cells by patient and group: patient, records, combo (``which``, a number of so many ``bits``), group."""
-    patients, keys, first = bypatient.pairs(p, (group << np.uint32(bits)) | which)
-    return patients, np.diff(first, append=len(p)), keys & keys.dtype.type((1 << bits) - 1), keys >> keys.dtype.type(bits)
+def _cells(p: Numbers, group: Numbers, groups: int, which: Numbers, bits: int) -> tuple[Numbers, Numbers, Numbers, Numbers]:
+    """Return the cells by patient and group: patient, records, combo (``which``, a number of so many ``bits``), group.
+
+    Records are doubles, which sums take as they are and whose squares are exact up to 94 million.
+    """
+    kind: type[np.unsignedinteger[Any]] = np.uint32 if groups.bit_length() + bits <= 32 else np.uint64
+    patients, keys, first = bypatient.pairs(p, (group.astype(kind) << kind(bits)) | which.astype(kind))
+    n = np.diff(first, append=len(p)).astype(np.float64)
+    return patients, n, keys & keys.dtype.type((1 << bits) - 1), keys >> keys.dtype.type(bits)
 
 
 def _sums(n: Numbers, which: Numbers, at: Numbers, member: Numbers) -> Numbers:
     """Return the records of some combos in each group of cells that stand side by side."""
-    return np.add.reduceat(n if member.all() else np.where(member[which], n, 0), at)
+    return np.add.reduceat(n if member.all() else n * member[which], at)
 
 
 def _moments(table: Table, sums: list[Numbers], group: Numbers, groups: int, patients: Numbers) -> Numbers:
     """Return a row per group: of each column n, patients and Σn², then Σn·of (``Table.sums``); a row without a patient is its own cluster."""
     none = int(np.searchsorted(patients, 1))
+    known: dict[tuple[int, int], Numbers] = {}
+
+    def product(column: int, whole: int) -> Numbers:
+        if (column, whole) not in known:
+            values = sums[column] * sums[whole]
+            values[:none] = sums[column][:none]
+            known[column, whole] = np.bincount(group, values, groups)
+        return known[column, whole]
+
     found = []
-    for one in sums:
-        found += [(one, 0), (one > 0, none), (_product(one, one, none), 0)]
-    found += [(_product(sums[column], sums[whole], none), 0) for column, whole in table.pairs]
-    return np.stack([_exact(group[skip:], values[skip:], groups) for values, skip in found], axis=1)
-
-
-def _product(one: Numbers, other: Numbers, none: int) -> Numbers:
-    product = one * other
-    product[:none] = one[:none]
-    return product
-
-
-def _exact(group: Numbers, values: Numbers, groups: int) -> Numbers:
-    """Return the sums of whole numbers by group."""
-    return np.bincount(group, values, groups).astype(np.int64)
+    for i, one in enumerate(sums):
+        found += [np.bincount(group, one, groups), np.bincount(group[none:][one[none:] > 0], minlength=groups), product(i, i)]
+    found += [product(column, whole) for column, whole in table.pairs]
+    return np.stack(found, axis=1).astype(np.int64)
 
 
 def _dated(patients: Numbers, month: Numbers) -> list[Numbers]:
