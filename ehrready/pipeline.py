@@ -49,7 +49,7 @@ def read_profile(
     readers = readers or chosen(options.format, options.mapping, options.validate)
     files = files_of.recognise(files_of.expand(sources), readers, wanted=options.format)
     if options.engine == "spark":
-        files_of.all_local(files)
+        files_of.for_workers(files)
     ledger = Ledger.of(files)
     if all(file.skip for file in files):
         raise SourceError(

@@ -15,6 +15,7 @@ from ehrready.errors import SourceError, UsageError
 from ehrready.readers import bulk_manifest
 from ehrready.readers.base import Reader, SourceFile
 from ehrready.readers.streams import head
+from ehrready.stores.remote import is_remote
 
 #: Why a file is no data (ledger status ``skipped``): a closed list, part of the scorecard's interface.
 SKIPPED: dict[str, str] = {
@@ -75,14 +76,16 @@ def _walk(folder: Path) -> Iterator[Path]:
             yield path
 
 
-def all_local(files: Sequence[SourceFile]) -> None:
-    """Raise UsageError unless all are files of this machine, before another engine is started for them."""
-    if not all(_is_local(file.path) for file in files):
-        raise UsageError("--engine spark reads files and folders that every worker sees: leave out --engine for this kind of source")
+def for_workers(files: Sequence[SourceFile]) -> None:
+    """Raise UsageError unless other machines can read all files, too, before another engine is started for them."""
+    if not all(_travels(file.path) for file in files):
+        raise UsageError(
+            "--engine spark reads files and folders that every worker sees, and objects of cloud stores: leave out --engine for this kind of source"
+        )
 
 
-def _is_local(path: object) -> bool:
-    return isinstance(path, Path)
+def _travels(path: object) -> bool:
+    return isinstance(path, Path) or is_remote(path)
 
 
 def recognise(paths: Sequence[Path], readers: Sequence[Reader], *, wanted: str = "auto") -> list[SourceFile]:

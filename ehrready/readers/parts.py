@@ -9,7 +9,6 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import BinaryIO
 
 from ehrready.readers.base import SourceFile
@@ -20,6 +19,8 @@ _WIDE = (b"\xff\xfe", b"\xfe\xff")
 #: A message begins at the MSH after a line end, or at the byte that opens its MLLP frame.
 _MESSAGE = re.compile(rb"(?:\x0b|(?<=[\r\n\x1c]))(?=MSH\|\^~\\&)")
 _AHEAD = 16
+#: Not every web server gives parts of a file.
+_WEB = ("http://", "https://")
 _BUNDLE = b'"Bundle"'
 
 
@@ -34,7 +35,7 @@ class Lines:
 
 def cut(file: SourceFile, size: int) -> list[SourceFile]:
     """Return the parts of a file, each of about ``size`` bytes; the file itself when it is small or cannot be cut."""
-    if file.kind not in {"ndjson", "messages"} or file.size < 2 * size or not isinstance(file.path, Path):
+    if file.kind not in {"ndjson", "messages"} or file.size < 2 * size or str(file.path).startswith(_WEB):
         return [file]
     try:
         with file.path.open("rb") as raw:

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO, cast
 from urllib.parse import unquote, urlsplit
@@ -88,6 +89,7 @@ def _bucket(family: str, rest: str, place: str) -> list[RemotePath]:
     from pyarrow.fs import FileSelector, FileType
 
     system, key = clouds.connected(family, rest, place)
+    _SYSTEMS[family, rest] = system
     key = key.strip("/")
     if not key or _MAGIC.search(key.partition("/")[0]):
         raise UsageError(f"{place}: name a bucket or container, and what in it is to be read")
@@ -102,29 +104,46 @@ def _bucket(family: str, rest: str, place: str) -> list[RemotePath]:
     for info in listed:
         infos += system.get_file_info(FileSelector(info.path, recursive=True)) if info.type == FileType.Directory else [info]
     folders: dict[str, RemoteFolder] = {}
-
-    def start(path: str) -> Callable[[bool], BinaryIO]:
-        return lambda ranges: system.open_input_file(path) if ranges else system.open_input_stream(path, compression=None)
-
-    def look(path: str) -> Callable[[], tuple[int, str]]:
-        def now() -> tuple[int, str]:
-            info = system.get_file_info(path)
-            return info.size or 0, str(info.mtime_ns)
-
-        return now
-
     return [
         RemotePath(
             f"{family}://{info.path}",
             info.size,
             str(info.mtime_ns),
             folders.setdefault(info.path.rpartition("/")[0], RemoteFolder()),
-            start(info.path),
-            look(info.path),
+            _InBucket(family, rest, info.path),
         )
         for info in infos
         if info.type == FileType.File
     ]
+
+
+#: The file systems of the sources (family, rest) of this process.
+_SYSTEMS: dict[tuple[str, str], Any] = {}
+
+
+def _system(family: str, rest: str) -> Any:
+    """Return the file system of a source: in a process that did not find it, made of that one's environment."""
+    if (family, rest) not in _SYSTEMS:
+        _SYSTEMS[family, rest] = clouds.connected(family, rest, "the store")[0]
+    return _SYSTEMS[family, rest]
+
+
+@dataclass(frozen=True, slots=True)
+class _InBucket:
+    """An object of S3, Google or Azure (remote.Access): the source that it was found by, and its path in the store."""
+
+    family: str
+    rest: str
+    path: str
+
+    def start(self, ranges: bool) -> BinaryIO:
+        system = _system(self.family, self.rest)
+        opened = system.open_input_file(self.path) if ranges else system.open_input_stream(self.path, compression=None)
+        return cast(BinaryIO, opened)
+
+    def look(self, _listed: tuple[int, str]) -> tuple[int, str]:
+        info = _system(self.family, self.rest).get_file_info(self.path)
+        return info.size or 0, str(info.mtime_ns)
 
 
 def _within(system: Any, family: str, folder: str) -> list[Any]:
@@ -154,13 +173,11 @@ def _matching(system: Any, family: str, pattern: str) -> list[Any]:
 def _web(kind: str, rest: str, place: str) -> list[RemotePath]:
     """List files of a web server: one, those that an index page links to, or those of its links that a glob matches."""
     extra("aiohttp", "cloud", place)
-    from fsspec.implementations.http import HTTPFileSystem
-
     url = f"{kind}://{rest}"
     parts = urlsplit(url)
     if kind == "http" and parts.hostname not in _LOOPBACK:
         raise UsageError(f"{place}: http:// would carry the records in the clear: give https://")
-    system = HTTPFileSystem(use_listings_cache=False, skip_instance_cache=True)
+    system = _web_system()
     path = url.partition("?")[0]
     if _MAGIC.search(path):
         base = path[: _MAGIC.search(path).start()].rpartition("/")[0] + "/"  # type: ignore[union-attr]  # it was just found
@@ -180,20 +197,34 @@ def _web(kind: str, rest: str, place: str) -> list[RemotePath]:
         bare = bare.replace(f"{user}@", "", 1) if user else bare
         parent = folders.setdefault(bare.rpartition("/")[0], RemoteFolder())
 
-        def start(ranges: bool, each: str = each) -> BinaryIO:
-            return cast(BinaryIO, system.open(each) if ranges else system.open(each, block_size=0))
-
-        def look(each: str = each, listed: Mapping[str, Any] = info) -> tuple[int, str]:
-            try:
-                now = system.info(each)
-            except FileNotFoundError as error:  # fsspec's, whatever happened
-                if getattr(error.__cause__, "status", 0) in {404, 410}:
-                    raise
-                now = listed  # a signature that ran out while the file came says nothing about the file
-            return int(now.get("size") or 0), _web_version(now)
-
-        found.append(RemotePath(bare, int(info["size"]), _web_version(info), parent, start, look))
+        found.append(RemotePath(bare, int(info["size"]), _web_version(info), parent, _OnTheWeb(each)))
     return found
+
+
+def _web_system() -> Any:
+    from fsspec.implementations.http import HTTPFileSystem
+
+    return HTTPFileSystem(use_listings_cache=False, skip_instance_cache=True)
+
+
+@dataclass(frozen=True, slots=True)
+class _OnTheWeb:
+    """A file of a web server (remote.Access) by its URL, which may be signed."""
+
+    url: str
+
+    def start(self, ranges: bool) -> BinaryIO:
+        system = _web_system()
+        return cast(BinaryIO, system.open(self.url) if ranges else system.open(self.url, block_size=0))
+
+    def look(self, listed: tuple[int, str]) -> tuple[int, str]:
+        try:
+            now = _web_system().info(self.url)
+        except FileNotFoundError as error:  # fsspec's, whatever happened
+            if getattr(error.__cause__, "status", 0) in {404, 410}:
+                raise
+            return listed  # a signature that ran out while the file came says nothing about the file
+        return int(now.get("size") or 0), _web_version(now)
 
 
 def _web_version(info: Mapping[str, Any]) -> str:

@@ -12,7 +12,7 @@ import weakref
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
-from typing import TYPE_CHECKING, Any, BinaryIO, TypeGuard, cast
+from typing import TYPE_CHECKING, Any, BinaryIO, Protocol, TypeGuard, cast
 
 if TYPE_CHECKING:
     import duckdb
@@ -20,6 +20,16 @@ if TYPE_CHECKING:
 _BUFFER = 1 << 20
 #: Scheme of the names under which DuckDB finds remote files.
 MOUNT = "ehrready-remote"
+
+
+class Access(Protocol):
+    """How an object is reached, from any machine: it can be pickled, and asks the store for nothing before it is used."""
+
+    def start(self, ranges: bool) -> BinaryIO:
+        """Open the object, for ranges or as a stream."""
+
+    def look(self, listed: tuple[int, str]) -> tuple[int, str]:
+        """Return its size and version as they are now; ``listed`` is what they were."""
 
 
 @dataclass(eq=False)
@@ -36,23 +46,19 @@ class RemoteFolder:
 class RemotePath:
     """One object, as a path: ``key`` is its name without a query (which may be a signature), ``size`` its bytes.
 
-    ``start`` opens it, for ranges or as a stream; ``look`` asks the store for its size and version as they are now.
+    ``access`` reaches it in the store.
     """
 
-    def __init__(
-        self,
-        key: str,
-        size: int,
-        version: str,
-        parent: RemoteFolder,
-        start: Callable[[bool], BinaryIO],
-        look: Callable[[], tuple[int, str]],
-    ) -> None:
-        self.key, self.size, self.version, self.parent, self._start, self._look = key, size, version, parent, start, look
+    def __init__(self, key: str, size: int, version: str, parent: RemoteFolder, access: Access) -> None:
+        self.key, self.size, self.version, self.parent, self._access = key, size, version, parent, access
         self.name = PurePosixPath(key).name
         self.suffixes = PurePosixPath(self.name).suffixes
         self.parts = tuple(key.split("/")[2:])
         parent.names[self.name] = self
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Let a task elsewhere have the object, without its neighbours."""
+        return RemotePath, (self.key, self.size, self.version, RemoteFolder(), self._access)
 
     def as_posix(self) -> str:
         """Return what the files of a run are sorted by."""
@@ -67,7 +73,7 @@ class RemotePath:
 
     def same(self) -> None:
         """Raise OSError if the store has another object under this name than was listed, or none."""
-        if self._look() != (self.size, self.version):
+        if self._access.look((self.size, self.version)) != (self.size, self.version):
             raise OSError(errno.ESTALE, "the object changed while it was read")
 
     def stat(self) -> os.stat_result:
@@ -135,7 +141,7 @@ class _Stream(io.RawIOBase):
         if self._inner is None:
             if self._ranges:
                 self._path.same()
-            self._inner = self._path._start(self._ranges)
+            self._inner = self._path._access.start(self._ranges)
             if self._at:
                 self._inner.seek(self._at)
         return self._inner
