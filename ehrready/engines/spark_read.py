@@ -211,7 +211,7 @@ def unpacked(payload: bytes, shift: int) -> pa.Table:
 
 
 def book(job: Job, told: Mapping[int, dict[str, Any]], ledger: Ledger) -> dict[int, int]:
-    """Book the events of all splits as one reading would; returns by how many messages a split's records are moved."""
+    """Book the events of all splits as one reading would; returns by how many numbers a split's records are moved."""
     shifts: dict[int, int] = {}
     cut: dict[int, _Cut] = {}
     for number, files in enumerate(job.splits):
@@ -221,7 +221,7 @@ def book(job: Job, told: Mapping[int, dict[str, Any]], ledger: Ledger) -> dict[i
             events += [Ended(file.number, "unreadable") for file in files]
         if files[0].start or files[0].stop is not None:
             file = cut.setdefault(files[0].number, _Cut(files[0].kind == "messages"))
-            shifts[number] = file.messages
+            shifts[number] = file.messages + file.further
             events = list(file.events(events))
         for event in events:
             ledger.add(event)
@@ -237,6 +237,7 @@ class _Cut:
 
     numbers: bool  # its records are numbered by the parts before (messages), not by a count of lines beforehand
     messages: int = 0
+    further: int = 0  # numbers that long messages took beside their own
     bytes: int = 0
     junk: bool = False
     ends: list[Ended] = field(default_factory=list)
@@ -256,6 +257,7 @@ class _Cut:
                     self.messages += n if self.numbers else 0
                     yield event
                 case Ended() if self.numbers:
+                    self.further += hl7v2.further(event)
                     self.ends.append(event)
                 case Ended():
                     self.bytes += event.bytes or 0

@@ -69,8 +69,10 @@ class _File:
                 self.whole = int(count)
 
     def join(self, state: str) -> None:
-        """Add what another part of the file has declared (``state``)."""
-        headers, batches, whole, opened, closed = json.loads(state)
+        """Add what another part of the file has declared (``state``; nothing of a part that could not be read)."""
+        if not state:
+            return
+        headers, batches, whole, opened, closed, _ = json.loads(state)
         self.headers += headers
         self.batches += batches
         self.whole = self.whole if whole is None else whole
@@ -80,7 +82,7 @@ class _File:
     @property
     def state(self) -> str:
         """What a part of a file has declared, for the one who joins the parts."""
-        return json.dumps([self.headers, self.batches, self.whole, self.opened, self.closed])
+        return json.dumps([self.headers, self.batches, self.whole, self.opened, self.closed, self.further])
 
     @property
     def declared(self) -> int | None:
@@ -164,9 +166,10 @@ class Hl7v2Reader:
         """Read the waiting pieces; their rows are computed and written beside the reading of the next ones."""
         pieces = [item for item in waiting if isinstance(item, hl7v2_split.Piece)]
         block = hl7v2_split.split(pieces, hl7v2_mapping.segments(mapping()))
-        events, bases = _events(waiting, block, known)
+        further = _further(block)
+        events, bases = _events(waiting, block, further, known)
         files = np.array([piece.file for piece in pieces], np.int64)
-        record = _records(block, files, np.array(bases, np.int64), known)
+        record = _records(block, files, np.array(bases, np.int64), further)
         segments = hl7v2_rows.Segments(block, record)
         yield from behind.then(functools.partial(rows.block, segments), functools.partial(self._write, con, events))
 
@@ -268,10 +271,11 @@ def _reason(error: BaseException) -> str:
 
 
 def _events(
-    waiting: Sequence[hl7v2_split.Piece | _End], block: hl7v2_split.Block, known: dict[int, _File]
+    waiting: Sequence[hl7v2_split.Piece | _End], block: hl7v2_split.Block, further: Integers, known: dict[int, _File]
 ) -> tuple[list[Event], list[int]]:
     """Return the events of the waiting pieces in the order of the files, and the numbers of messages of the file before each piece."""
     counts = np.bincount(block.piece_of, minlength=len(waiting)).tolist()
+    more = np.bincount(block.piece_of, further, minlength=len(waiting)).astype(np.int64).tolist()
     pieces = [item for item in waiting if isinstance(item, hl7v2_split.Piece)]
     for piece, line in block.batches:
         known[pieces[piece].file].declare(line)
@@ -294,6 +298,7 @@ def _events(
             events.append(Read(file.number, counts[number]))
         events += [Rejected(file.number, file.messages + place + 1, "bad-msh") for place in bad.get(number, [])]
         file.messages += counts[number]
+        file.further += more[number]
     return events, bases
 
 
@@ -326,19 +331,25 @@ def ended(parts: Sequence[Ended]) -> Ended:
     return _closed(file, worst, sum(part.bytes or 0 for part in parts))
 
 
-def _records(block: hl7v2_split.Block, files: Integers, bases: Integers, known: dict[int, _File]) -> Integers:
-    """Return the record of each segment: its file, message and place; ``bases`` are the numbers given in the file before each piece.
+def further(part: Ended) -> int:
+    """Return how many numbers long messages of a part took beside their own."""
+    return int(json.loads(part.state)[-1]) if part.state else 0
 
-    A message of more segments than a place can tell apart takes the next numbers, too.
-    """
-    number = bases[block.piece_of] + block.place_in_piece + 1
+
+def _further(block: hl7v2_split.Block) -> Integers:
+    """Return of each message how many numbers it takes beside its own: one with more segments than a place can tell apart takes the next ones, too."""
+    more = np.zeros(len(block.piece_of), np.int64)
     pages = block.place >> PLACE_BITS
     if pages.any():
-        more, of = np.zeros(len(number), np.int64), files[block.piece_of]
         np.maximum.at(more, block.message, pages)
-        for file in np.unique(of[more > 0]).tolist():
-            mine = of == file
-            number[mine] += np.cumsum(more[mine]) - more[mine]
-            known[file].further += int(more[mine].sum())
-    position = ((number[block.message] + pages) << PLACE_BITS) | (block.place & ((1 << PLACE_BITS) - 1))
+    return more
+
+
+def _records(block: hl7v2_split.Block, files: Integers, bases: Integers, further: Integers) -> Integers:
+    """Return the record of each segment: its file, message and place; ``bases`` are the numbers given in the file before each piece."""
+    number = bases[block.piece_of] + block.place_in_piece + 1
+    if further.any():
+        before = np.cumsum(further) - further
+        number += before - before[np.searchsorted(block.piece_of, block.piece_of)]
+    position = ((number[block.message] + (block.place >> PLACE_BITS)) << PLACE_BITS) | (block.place & ((1 << PLACE_BITS) - 1))
     return (files[block.piece_of] << POSITION_BITS)[block.message] | (position & ((1 << ENTRY_BIT) - 1))

@@ -185,6 +185,15 @@ def test_hl7v2_with_bad_headers_junk_and_a_cut_message(tmp_path: Path) -> None:
     _same(tmp_path, 700, most=3)
 
 
+def test_hl7v2_with_a_message_of_more_segments_than_a_record_number_has_places(tmp_path: Path) -> None:
+    head, first, rest = _messages(8).partition(b"MSH")
+    assert not head
+    long = first + rest + first + b"|^~\\&|LAB|SITE1|||20240102||ORU^R01|9|P|2.5\rPID|1||P1\r"
+    long += b"".join(b"OBX|1|NM|718-7^x^LN||%d|g/dL|||||F\r" % i for i in range(33_000))
+    (tmp_path / "a.hl7").write_bytes(long + _messages(8))
+    _same(tmp_path, 600_000, most=2)
+
+
 def test_tables_are_read_by_file_with_their_lookup_tables(tmp_path: Path, project: Path) -> None:
     _same(project / "sample_data" / "live" / "omop", 20_000)
     (tmp_path / "labs.csv").write_text("id,value\n1,2\n2,N/A\n", "utf-8")
