@@ -109,7 +109,10 @@ def _moments(table: Table, sums: list[Numbers], group: Numbers, groups: int, pat
 
 
 def _dated(patients: Numbers, month: Numbers) -> list[Numbers]:
-    """Return a patient's months (``_MONTHS``), -1 where there are none; the rows are by patient."""
+    """Return a patient's months (``_MONTHS``), -1 where there are none; the rows are by patient.
+
+    Of narrow records all count, and a month is yyyymm or -1 (others go the long way): what else ehrready.states asks of a cell is always so.
+    """
     at = np.flatnonzero(bypatient.begins(patients))
     century = (month >= 190000) & (month < 210000)
     first = np.minimum.reduceat(np.where(month >= 0, month, _LAST), at)

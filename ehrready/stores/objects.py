@@ -119,6 +119,7 @@ def _bucket(family: str, rest: str, place: str) -> list[RemotePath]:
 
 #: The file systems of the sources (family, rest) of this process.
 _SYSTEMS: dict[tuple[str, str], Any] = {}
+_WEB = ("https", "")
 
 
 def _system(family: str, rest: str) -> Any:
@@ -177,6 +178,7 @@ def _web(kind: str, rest: str, place: str) -> list[RemotePath]:
     parts = urlsplit(url)
     if kind == "http" and parts.hostname not in _LOOPBACK:
         raise UsageError(f"{place}: http:// would carry the records in the clear: give https://")
+    _SYSTEMS.pop(_WEB, None)  # no answer of an earlier source is used
     system = _web_system()
     path = url.partition("?")[0]
     if _MAGIC.search(path):
@@ -202,9 +204,12 @@ def _web(kind: str, rest: str, place: str) -> list[RemotePath]:
 
 
 def _web_system() -> Any:
+    """Return the one client of web servers of this process: each has connections of its own."""
     from fsspec.implementations.http import HTTPFileSystem
 
-    return HTTPFileSystem(use_listings_cache=False, skip_instance_cache=True)
+    if _WEB not in _SYSTEMS:
+        _SYSTEMS[_WEB] = HTTPFileSystem(use_listings_cache=False, skip_instance_cache=True)
+    return _SYSTEMS[_WEB]
 
 
 @dataclass(frozen=True, slots=True)

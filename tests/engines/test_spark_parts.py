@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 from collections.abc import Iterable
 from dataclasses import replace
@@ -18,8 +19,8 @@ from ehrready import sources
 from ehrready.engines import duckdb as engine
 from ehrready.engines import spark_read
 from ehrready.ledger import Ledger
-from ehrready.readers import chosen, parts
-from ehrready.readers.base import Reader, SourceFile
+from ehrready.readers import chosen, hl7v2, parts
+from ehrready.readers.base import Ended, Reader, SourceFile
 from ehrready.tables import ALL
 
 _MESSAGE = "MSH|^~\\&|LAB|SITE{site}|||20240{m}0112||ORU^R01|{n}|P|2.5\r" "PID|1||P{p}^^^A||X^Y||19800{m}01|{sex}\r" "PV1|1|I|||||||||||||||||V{p}\rOBX|1|NM|718-7^Hb^LN||{n}.5|g/dL|||||F\r"  # fmt: skip
@@ -192,6 +193,12 @@ def test_hl7v2_with_a_message_of_more_segments_than_a_record_number_has_places(t
     long += b"".join(b"OBX|1|NM|718-7^x^LN||%d|g/dL|||||F\r" % i for i in range(33_000))
     (tmp_path / "a.hl7").write_bytes(long + _messages(8))
     _same(tmp_path, 600_000, most=2)
+
+
+def test_a_file_whose_one_part_could_not_be_read_is_unreadable() -> None:
+    read = Ended(1, "read", None, 5, json.dumps([1, [3], None, True, True, 2]))
+    assert hl7v2.ended([read, Ended(1, "unreadable")]) == Ended(1, "unreadable", 3, 5)
+    assert [hl7v2.further(part) for part in (read, Ended(1, "unreadable"))] == [2, 0]
 
 
 def test_tables_are_read_by_file_with_their_lookup_tables(tmp_path: Path, project: Path) -> None:
