@@ -17,4 +17,4 @@ def open_engine(options: Options, size: int) -> AbstractContextManager[Any]:
         return spark.open_engine(master=options.master, size=size, memory=options.memory)
     from ehrready.engines import duckdb
 
-    return duckdb.open_engine(memory=options.memory, threads=options.threads)
+    return duckdb.open_engine(memory=options.memory, threads=options.threads, behind=True)

@@ -6,11 +6,13 @@ locked, so that no rule can reach a file or the network (design section 4).
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import os
 import re
 import shutil
 import tempfile
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -126,16 +128,18 @@ def _leave_room(con: duckdb.DuckDBPyConnection) -> None:
 
 
 @contextlib.contextmanager
-def open_engine(*, memory: str = "4GB", threads: int | None = None) -> Iterator[duckdb.DuckDBPyConnection]:
+def open_engine(*, memory: str = "4GB", threads: int | None = None, behind: bool = False) -> Iterator[duckdb.DuckDBPyConnection]:
     """Yield a connection with the canonical tables, empty.
 
     ``memory`` is for the engine and what is read beside it (``4GB``, ``512MiB``), ``threads`` are its workers (default: all cores).
-    The folder is 0700 and removed on leaving.
+    The folder is 0700 and removed on leaving.  ``behind``: unless an error is on its way, that goes on beside what follows, and is done
+    before the process ends: giving back a gigabyte of memory takes longer than judging what was in it.
     """
     root = Path(tempfile.gettempdir())
     sweep(root)
     folder = Path(tempfile.mkdtemp(prefix=f"{_PREFIX}{os.getpid()}-", dir=root))
-    try:
+    with contextlib.ExitStack() as leaving:
+        leaving.callback(shutil.rmtree, folder, ignore_errors=True)
         con = _connect(
             config={
                 "memory_limit": memory,
@@ -146,6 +150,7 @@ def open_engine(*, memory: str = "4GB", threads: int | None = None) -> Iterator[
                 "autoload_known_extensions": False,
             },
         )
+        leaving.callback(con.close)
         try:
             _leave_room(con)
             prepare(con)
@@ -154,10 +159,10 @@ def open_engine(*, memory: str = "4GB", threads: int | None = None) -> Iterator[
             if lack := lacks(error):
                 raise SourceError(lack) from None
             raise
-        finally:
-            con.close()
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+        if behind:
+            thread = threading.Thread(target=leaving.pop_all().close)
+            thread.start()
+            atexit.register(thread.join)
 
 
 def folder_of(con: duckdb.DuckDBPyConnection) -> Path:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import tempfile
 from pathlib import Path
 
@@ -29,6 +31,32 @@ def test_tables_go_to_a_private_folder_when_memory_is_short_and_the_folder_goes(
         assert sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) > 10 * MB
         assert con.execute("SELECT count(*), count(DISTINCT t[1:8]) > 0 FROM wide").fetchall() == [(1_000_000, True)]
     assert not folder.exists()
+
+
+def test_what_is_left_behind_goes_before_the_process_ends() -> None:
+    code = (
+        "from ehrready.engines.duckdb import folder_of, open_engine\n"
+        "with open_engine(threads=1, behind=True) as con:\n"
+        "    con.execute('CREATE TABLE many AS SELECT i FROM range(3000000) r(i)')\n"
+        "    print(folder_of(con))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
+    assert Path(done.stdout.strip()).name.startswith("ehrready-")
+    assert not Path(done.stdout.strip()).exists()
+    assert done.stderr == ""
+
+
+def test_an_error_leaves_nothing_behind() -> None:
+    folders: list[Path] = []
+
+    def fail() -> None:
+        with open_engine(threads=1, behind=True) as con:
+            folders.append(folder_of(con))
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        fail()
+    assert not folders[0].exists()
 
 
 def test_a_cursor_sees_the_tables() -> None:
