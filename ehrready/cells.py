@@ -164,7 +164,12 @@ def _narrow(con: duckdb.DuckDBPyConnection, several: bool) -> None:
     parts = ["SELECT t, p, place, m, combo, n FROM counted"]
     for table in narrow.filled(con):
         con.execute("INSERT INTO narrow_table VALUES (?, ?)", [NUMBER[table], table])
-        con.execute(f"CREATE TEMP TABLE cell_{table} AS SELECT p, place, m, combo FROM {narrow.joined(table, several)}")
+        # most records name a patient and a visit that are there
+        con.execute(f"CREATE TEMP TABLE cell_{table} AS SELECT p, place, m, combo FROM {narrow.joined(table, several, inner=True)}")
+        for others in narrow.BEYOND:
+            if con.execute(f"SELECT (SELECT count(*) FROM cell_{table}) = (SELECT count(*) FROM {narrow.of(table)})").fetchall()[0][0]:
+                break
+            con.execute(f"INSERT INTO cell_{table} SELECT p, place, m, combo FROM {narrow.joined(table, several, others)}")
         parts.append(f"SELECT {NUMBER[table]}, p, place, m, combo, 1 FROM cell_{table}")
     con.execute(f"CREATE TEMP VIEW cell AS {' UNION ALL '.join(parts)}")
 

@@ -279,8 +279,15 @@ def _usual(table: str, flags: Iterable[str]) -> tuple[str, int]:
     return " AND ".join(tests), sum(cells.mask(flag) for flag in flags)
 
 
-def joined(table: str, several: bool = False) -> str:
-    """Return the SQL of a table's narrow rows with the patient (``a``), the visit (``v``) and the combo of each record."""
+#: Rows that a join to patients and visits leaves out: what names none, and what names one that is not there.
+BEYOND = ("n.p IS NULL OR n.e IS NULL", "n.p IS NOT NULL AND n.e IS NOT NULL AND (a.p IS NULL OR v.e IS NULL)")
+
+
+def joined(table: str, several: bool = False, where: str = "true", *, inner: bool = False) -> str:
+    """Return the SQL of a table's narrow rows with the patient (``a``), the visit (``v``) and the combo of each record.
+
+    ``inner``: of those that have both (the others are ``BEYOND``), which the engine looks up by place and does not hash.
+    """
     real, dated = "n.p IS NOT NULL", "n.day IS NOT NULL"
     other = "NOT EXISTS (SELECT 1 FROM known_pair k WHERE k.e = n.e AND k.p = n.p)" if several else "n.p <> v.low AND n.p <> v.high"
     flags = {"patient": real, "patient-unresolved": f"{real} AND NOT coalesce(a.exported, false)"}
@@ -296,7 +303,8 @@ def joined(table: str, several: bool = False) -> str:
     usual, mine = _usual(table, flags)
     combo = " + ".join(["n.digits", *(f"coalesce({test}, false)::BIGINT * {cells.mask(flag)}" for flag, test in flags.items())])
     combo = f"CASE WHEN {usual} THEN n.digits + (a.usual & {mine}) ELSE {combo} END"
-    place, joins = "coalesce(v.place, a.place)", " LEFT JOIN visit v ON n.e = v.e"
+    kind = "JOIN" if inner else "LEFT JOIN"
+    place, joins = "coalesce(v.place, a.place)", f" {kind} visit v ON n.e = v.e"
     if table == "encounter":  # nothing else has a site of its own, and nothing of another encounter is asked
         place, joins = "coalesce(s.place, v.place, a.place)", f"{joins} LEFT JOIN place s ON n.site = s.site"
-    return f"(SELECT n.record, n.p, {place} AS place, n.m, {combo} AS combo FROM {of(table)} n LEFT JOIN person a ON n.p = a.p{joins})"
+    return f"(SELECT n.record, n.p, {place} AS place, n.m, {combo} AS combo FROM {of(table)} n {kind} person a ON n.p = a.p{joins} WHERE {where})"

@@ -20,12 +20,12 @@ if TYPE_CHECKING:
     import duckdb
 
 
-def count(con: duckdb.DuckDBPyConnection, rows: str, results: int) -> None:
-    """Make ``number_sum``, ``bucket`` and ``timed``; narrow ``results`` (so many) are sorted (ehrready.bypatient), else the engine groups them."""
+def count(con: duckdb.DuckDBPyConnection, rows: str, source: str, results: int) -> None:
+    """Make ``number_sum``, ``bucket`` and ``timed``; narrow ``results`` (so many of ``source``) are sorted (ehrready.bypatient), else the engine groups them."""
     if not results:
         _grouped(con, rows)
     else:
-        _sorted(con, rows, results)
+        _sorted(con, rows, source, results)
 
 
 def _grouped(con: duckdb.DuckDBPyConnection, rows: str) -> None:
@@ -50,7 +50,7 @@ def _grouped(con: duckdb.DuckDBPyConnection, rows: str) -> None:
     )
 
 
-def _sorted(con: duckdb.DuckDBPyConnection, rows: str, results: int) -> None:
+def _sorted(con: duckdb.DuckDBPyConnection, rows: str, source: str, results: int) -> None:
     """Do the same with the numbers sorted, since groups by patient are nearly as many."""
     con.execute(
         "CREATE TEMP TABLE number_sum (x INTEGER, p BIGINT, n BIGINT);"
@@ -61,7 +61,7 @@ def _sorted(con: duckdb.DuckDBPyConnection, rows: str, results: int) -> None:
     timed = 0
     counts: list[bypatient.Numbers] = []
     with bypatient.Sorting(con) as work:
-        for part in work.begin(f"{columns} FROM ({rows})", results, _part):
+        for part in work.begin(f"{columns} FROM ({rows})", source, results, _part):
             sums, buckets, clocked = part.result()
             con.register("_sums", pa.Table.from_arrays([integers(column) for column in sums], names=["p", "x", "n"]))
             con.execute("INSERT INTO number_sum SELECT x, nullif(p, 0), n FROM _sums")

@@ -31,7 +31,7 @@ def begin(con: duckdb.DuckDBPyConnection, work: bypatient.Sorting, table: Table)
     source = f"cell_{table.name}"
     (rows,) = con.execute(f"SELECT count(*) FROM {source}").fetchall()[0]
     sql = f"SELECT coalesce(n.p, 0) AS p, coalesce(n.place, 0) AS place, n.m, n.combo FROM {source} n WHERE true{bypatient.AMONG}"
-    return work.begin(sql, int(rows), functools.partial(_part, table))
+    return work.begin(sql, source, int(rows), functools.partial(_part, table))
 
 
 def add_up(con: duckdb.DuckDBPyConnection, table: Table, parts: list[Future[Part]]) -> list[tuple[int, ...]]:

@@ -7,6 +7,8 @@ without one are pooled as system ``other``.  Everything is counted per patient f
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -183,11 +185,24 @@ def _judge(con: duckdb.DuckDBPyConnection, short: bool) -> str:
     numbers = "SELECT * FROM (SELECT r, coalesce(u, '') AS u, p, clock, v, s FROM reading WHERE is_number) JOIN unit_pair USING (r, u)"
     if short:  # one join finds the pair of the concepts and the unit
         keys = {key: key for key in (*(narrow.code("observation.code", place) for place in range(narrow.CODINGS)), "ucum")} | {"u": "word"}
+        keys, same = _telling(con, keys)
         pairs_of = f"SELECT {', '.join(f't.{key} AS key{i}' for i, key in enumerate(keys.values()))}, x.* FROM typed t JOIN unit_pair x ON x.r = t.r AND x.u = coalesce(t.u, '')"
-        same = " AND ".join(f"n.{key} IS NOT DISTINCT FROM x.key{i}" for i, key in enumerate(keys))
         numbers = "SELECT x.*, n.p, n.clock, CASE WHEN n.kind = 'number' THEN n.v END AS v, "
         numbers += f"CASE WHEN n.kind = 'number' THEN {_SENTINEL} ELSE 0 END AS s FROM {narrow.of('observation')} n JOIN ({pairs_of}) x ON {same} WHERE n.{_IS_NUMBER}{bypatient.AMONG}"
     return numbers
+
+
+def _telling(con: duckdb.DuckDBPyConnection, keys: Mapping[str, str]) -> tuple[dict[str, str], str]:
+    """Return the fewest columns that tell the rows of ``typed`` from each other, as most codes come with one unit, and the join of ``n`` to them (``x``)."""
+    rows = con.execute(f"SELECT {', '.join(keys.values())} FROM typed").fetchall()
+    places = next(
+        chosen for size in range(1, len(keys) + 1) for chosen in itertools.combinations(range(len(keys)), size)
+        if size == len(keys) or len({tuple(row[i] for i in chosen) for row in rows}) == len(rows)
+    )  # fmt: skip
+    found = {key: column for i, (key, column) in enumerate(keys.items()) if i in places}
+    # a plain equality is cheaper
+    plain = [all(row[i] is not None for row in rows) for i in places]
+    return found, " AND ".join(f"n.{key} {'=' if plain[i] else 'IS NOT DISTINCT FROM'} x.key{i}" for i, key in enumerate(found))
 
 
 def _cells(con: duckdb.DuckDBPyConnection, rows: str, results: int) -> None:
@@ -202,7 +217,7 @@ def _cells(con: duckdb.DuckDBPyConnection, rows: str, results: int) -> None:
         f"((k * {typed} + CASE WHEN v IS NULL THEN {comparator} ELSE s END) * 2 + coalesce(v < low OR v > high, false)::INTEGER)::INTEGER AS x, "
         f"CASE WHEN v <> 0 THEN ceil(ln(abs(v)) / ln({GAMMA}))::INTEGER END AS b FROM ({rows})"
     )
-    numerals.count(con, numbers, results)
+    numerals.count(con, numbers, narrow.of("observation"), results)
     con.execute(
         f"CREATE TEMP TABLE number_kind AS SELECT x, r, shown, cls, beyond = 1 AND s = 0 AS implausible, beyond = 1 AND s > 0 AS sentinel, "
         f"low IS NOT NULL AND s < {comparator} AS judged, kind, (dense_rank() OVER (ORDER BY r, kind))::INTEGER kk, "

@@ -45,8 +45,8 @@ def test_parts_add_up_to_the_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     asked: list[int] = []
     work = bypatient.Sorting.begin
 
-    def noted(self, sql, rows, of_part):  # type: ignore[no-untyped-def]
-        made = work(self, sql, rows, of_part)
+    def noted(self, sql, source, rows, of_part):  # type: ignore[no-untyped-def]
+        made = work(self, sql, source, rows, of_part)
         asked.append(len(made))
         return made
 
