@@ -56,7 +56,7 @@ class Sorting:
         The columns are whole numbers without NULL, one of them ``p``: the patient, 0 where there is none.  The SQL has ``AMONG`` where rows (``n``) are scanned.
         """
         made: list[Future[T]] = []
-        for among in self._parts(source, rows // self._rows + 1):
+        for among in parts(self._con, source, rows // self._rows + 1, sampled=self._rows >= LITTLE):
             # where the rows are scanned, since the engine does not bring it there from above
             table = self._con.sql(sql.replace(AMONG, among)).to_arrow_table()
             if made and not table.num_rows:
@@ -69,20 +69,23 @@ class Sorting:
             del columns
         return made
 
-    def _parts(self, source: str, n: int) -> list[str]:
-        """Return the conditions of ``n`` parts of about as many rows each, and of the rows without a patient."""
-        if n == 1:
-            return [""]
-        shares = ", ".join(str(part / n) for part in range(1, n))
-        # where the borders are changes nothing in what is made of all parts
-        sample = f"(SELECT p FROM {source} USING SAMPLE {_SAMPLE} (system))" if self._rows >= LITTLE else source
-        (borders,) = self._con.execute(f"SELECT quantile_disc(p, [{shares}]) FROM {sample} WHERE p IS NOT NULL").fetchall()[0]
-        ends = sorted(set(borders or ()))
-        known = [
-            "".join((f" AND n.p > {low}" if low is not None else "", f" AND n.p <= {high}" if high is not None else ""))
-            for low, high in zip([None, *ends], [*ends, None], strict=True)
-        ]
-        return [*(test or " AND n.p IS NOT NULL" for test in known), " AND n.p IS NULL"]
+
+def parts(con: duckdb.DuckDBPyConnection, source: str, n: int, *, sampled: bool = True) -> list[str]:
+    """Return conditions on the rows ``n`` of the table ``source``: ``n`` parts of about as many rows, each of patients of its own, and the rows without one.
+
+    A part is a range of patients' numbers.  ``sampled``: some of the rows tell where the borders are, which changes nothing in what is made of all parts.
+    """
+    if n == 1:
+        return [""]
+    shares = ", ".join(str(part / n) for part in range(1, n))
+    rows = f"(SELECT p FROM {source} USING SAMPLE {_SAMPLE} (system))" if sampled else source
+    (borders,) = con.execute(f"SELECT quantile_disc(p, [{shares}]) FROM {rows} WHERE p IS NOT NULL").fetchall()[0]
+    ends = sorted(set(borders or ()))
+    known = [
+        "".join((f" AND n.p > {low}" if low is not None else "", f" AND n.p <= {high}" if high is not None else ""))
+        for low, high in zip([None, *ends], [*ends, None], strict=True)
+    ]
+    return [*(test or " AND n.p IS NOT NULL" for test in known), " AND n.p IS NULL"]
 
 
 def numbered(keys: Numbers) -> tuple[Numbers, Numbers]:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 
-from ehrready import narrow
+from ehrready import bypatient, narrow
 from ehrready.engines.duckdb import is_duckdb, quote
 from ehrready.profile import Frame
 from ehrready.readers.arrays import integers, numbers
@@ -85,7 +85,7 @@ def _copies(con: duckdb.DuckDBPyConnection, frame: Frame, tables: Sequence[str])
     # few are there twice: they are looked for by one number first, which has the code where it is at hand
     short_way = "observation" in short
     timed, number = (timed, "hash(p, clock, v)") if short_way else (f"{timed} AND r > 0", "hash(p, r, clock, v)")
-    _alike(con, f"SELECT {number} AS h FROM {told} WHERE {timed}", told)
+    _alike(con, f"SELECT {number} AS h FROM {told} n WHERE {timed}", told)
     found, timed = f"{told} WHERE {timed} AND {number} IN (SELECT h FROM alike)", f"{timed} AND r > 0"
     if short_way:
         # in a table of their own: in one statement the engine joins all results to all of them
@@ -109,7 +109,7 @@ def _copies(con: duckdb.DuckDBPyConnection, frame: Frame, tables: Sequence[str])
 
 
 def _alike(con: Any, hashes: str, rows: str) -> None:
-    """Create ``alike``: the hashes of some ``rows`` that are there twice.
+    """Create ``alike``: the hashes of some ``rows`` (``n``) that are there twice, each of a patient's.
 
     Sorted they stand side by side, and NumPy sorts them sooner than the engine makes as many groups as rows.  More than
     ``AT_ONCE`` are looked at in parts, since there may not be memory for all at once.
@@ -118,11 +118,10 @@ def _alike(con: Any, hashes: str, rows: str) -> None:
         con.execute(f"CREATE TEMP TABLE alike AS SELECT h FROM ({hashes}) GROUP BY h HAVING count(*) > 1")
         return
     (results,) = con.execute(f"SELECT count(*) FROM {rows}").fetchall()[0]
-    parts = int(results) // AT_ONCE + 1
     found = []
-    for part in range(parts):
-        among = f" WHERE h % {parts} = {part}" if parts > 1 else ""
-        ordered = np.sort(numbers(con.sql(f"SELECT h FROM ({hashes}){among}").to_arrow_table().column("h")))
+    parts = bypatient.parts(con, rows, int(results) // AT_ONCE + 1, sampled=AT_ONCE >= bypatient.LITTLE)
+    for among in parts[:-1] or parts:  # what has no patient is no copy
+        ordered = np.sort(numbers(con.sql(hashes + among).to_arrow_table().column("h")))
         found.append(np.unique(ordered[1:][ordered[1:] == ordered[:-1]]))
     con.register("_alike", pa.Table.from_arrays([integers(np.concatenate(found)).view(pa.uint64())], names=["h"]))
     con.execute("CREATE TEMP TABLE alike AS SELECT h FROM _alike")
