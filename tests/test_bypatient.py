@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from ehrready import bypatient, pipeline
+from ehrready.engines.duckdb import open_engine
 from ehrready.options import Options
 from tests.hostile.omop_cases import Maker
 
@@ -55,3 +56,35 @@ def test_parts_add_up_to_the_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert pipeline.read_profile([str(folder)], Options(internal=True))[0].to_json() == whole.to_json()
     assert asked
     assert all(parts > 2 for parts in asked)
+
+
+@pytest.mark.parametrize(("order", "gathered"), [("i", False), ("hash(i)", True)])
+def test_rows_that_lie_apart_are_put_in_order_of_their_patients(order: str, gathered: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bypatient, "AT_ONCE", 100)
+    monkeypatch.setattr(bypatient, "_BLOCK", 50)
+    monkeypatch.setattr(bypatient, "_SAMPLE", "100%")
+    with open_engine(threads=1) as con:
+        con.execute(f"CREATE TEMP TABLE wide AS SELECT nullif(i // 9, 3) AS p, 'row ' || i AS t FROM range(2000) r(i) ORDER BY {order}")
+        before = con.execute("SELECT * FROM wide ORDER BY t").fetchall()
+        assert bypatient.gather(con, "wide") is gathered
+        assert con.execute("SELECT * FROM wide ORDER BY t").fetchall() == before
+        patients = [p for (p,) in con.execute("SELECT p FROM wide WHERE p IS NOT NULL ORDER BY rowid").fetchall()]
+        assert patients == sorted(patients)
+
+
+def test_few_rows_stay_where_they_are() -> None:
+    with open_engine(threads=1) as con:
+        con.execute("CREATE TEMP TABLE few AS SELECT hash(i) % 100 AS p FROM range(1000) r(i)")
+        assert not bypatient.gather(con, "few")
+
+
+def test_a_profile_does_not_depend_on_the_order_of_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = Maker(6, tame=True).write(tmp_path)
+    whole = pipeline.read_profile([str(folder)], Options(internal=True))[0]
+    done: list[bool] = []
+    gather = bypatient.gather
+    monkeypatch.setattr(bypatient, "AT_ONCE", 20)
+    monkeypatch.setattr(bypatient, "_SAMPLE", "100%")
+    monkeypatch.setattr(bypatient, "gather", lambda con, source: done.append(gather(con, source)))
+    assert pipeline.read_profile([str(folder)], Options(internal=True))[0].to_json() == whole.to_json()
+    assert any(done)

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import duckdb
 
-from ehrready import cells, narrow, values
+from ehrready import bypatient, cells, narrow, values
 from ehrready.engines.duckdb import lacks, quote
 from ehrready.readers.base import Event
 from ehrready.readers.tabular_columns import INTEGER, id_of, is_clock, kind_of, value_of
@@ -180,6 +180,8 @@ def keep(con: duckdb.DuckDBPyConnection, rows: Mapping[str, Sequence[narrow.Rows
     )
     for statement in narrow.make(rows, {"t": values.HIDDEN, "kind": told}):
         con.execute(statement)
+    for table in rows:
+        bypatient.gather(con, narrow.of(table))
 
 
 def check(con: duckdb.DuckDBPyConnection) -> None:
