@@ -107,9 +107,7 @@ def gather(con: duckdb.DuckDBPyConnection, source: str) -> bool:
     ).fetchall()[0]
     if (share or 0) * parts <= _MOST_LOOKS:
         return False
-    con.execute(
-        f"CREATE TEMP TABLE gathered AS SELECT * FROM {source} ORDER BY p; DROP TABLE {source}; ALTER TABLE gathered RENAME TO {source}"
-    )
+    con.execute(f"CREATE TABLE gathered AS SELECT * FROM {source} ORDER BY p; DROP TABLE {source}; ALTER TABLE gathered RENAME TO {source}")
     return True
 
 

@@ -8,9 +8,10 @@ Patients are numbered: ``p`` is positive, negative for the mark of a stated abse
 
 from __future__ import annotations
 
+import functools
 import re
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 from ehrready import concepts, narrow
 from ehrready.engines.duckdb import quote
@@ -122,10 +123,11 @@ def state_of(element: str, combo: int) -> str:
     return STATES[combo >> shift(element) & 7]
 
 
-def build(con: duckdb.DuckDBPyConnection, temp: str = TEMP) -> list[str]:
+def build(con: duckdb.DuckDBPyConnection, temp: str = TEMP, begin: Callable[[Callable[[Any], None]], Any] | None = None) -> list[str]:
     """Make ``person``, ``visit``, ``place`` and ``cell``; returns the tables that have a row.
 
-    ``temp``: of what kind those tables are that measures on another connection read, too (``TEMP``, or ``""`` where there are such).
+    ``temp``: of what kind those tables are that measures on another connection read, too (``TEMP``, or ``""`` where there are such);
+    ``begin`` starts work on that connection, whose ``result`` awaits it: narrow records beside the others.
     """
     filled = [table for table in TABLES if con.execute(f'SELECT 1 FROM "{table}" LIMIT 1').fetchone()]
     short, numbered = narrow.there(con), concepts.shared(con)
@@ -137,13 +139,14 @@ def build(con: duckdb.DuckDBPyConnection, temp: str = TEMP) -> list[str]:
     several = _several(con, short)
     if several:
         con.execute(
-            "CREATE TEMP TABLE known_pair AS SELECT DISTINCT id AS pair_visit, patient_id AS pair_patient FROM encounter "
+            f"CREATE {temp}TABLE known_pair AS SELECT DISTINCT id AS pair_visit, patient_id AS pair_patient FROM encounter "
             "WHERE id IS NOT NULL AND patient_id IS NOT NULL"
             if not short
-            else f"CREATE TEMP TABLE known_pair AS SELECT DISTINCT e, p FROM {narrow.of('encounter')} WHERE e IS NOT NULL AND p IS NOT NULL"
+            else f"CREATE {temp}TABLE known_pair AS SELECT DISTINCT e, p FROM {narrow.of('encounter')} WHERE e IS NOT NULL AND p IS NOT NULL"
         )
     counted = "counted" if short else "cell"
     con.execute(f"CREATE {temp}TABLE {counted} (t INTEGER, p BIGINT, place INTEGER, m INTEGER, combo BIGINT, n BIGINT)")
+    narrowed = begin(functools.partial(narrow.make_cells, several=several, temp=temp)) if short and begin is not None else None
     if numbered:
         con.execute(f"CREATE TEMP TABLE concept_state AS SELECT t.x, {concept_digit()} AS digit FROM concept_text t WHERE t.ordinal = 1")
     # of narrow rows none but patients are here
@@ -153,25 +156,11 @@ def build(con: duckdb.DuckDBPyConnection, temp: str = TEMP) -> list[str]:
     _count(con, counted, rows, numbered)
     if not numbered:
         _concepts(con, counted, known, short)
-    if short:
-        _narrow(con, several)
+    if narrowed is not None:
+        narrowed.result()
+    elif short:
+        narrow.make_cells(con, several, temp)
     return filled
-
-
-def _narrow(con: duckdb.DuckDBPyConnection, several: bool) -> None:
-    """Make ``cell`` a view that has narrow records one by one: groups of them are nearly as many, and every measure asks for larger ones."""
-    con.execute("CREATE TEMP TABLE narrow_table (t INTEGER, name VARCHAR)")
-    parts = ["SELECT t, p, place, m, combo, n FROM counted"]
-    for table in narrow.filled(con):
-        con.execute("INSERT INTO narrow_table VALUES (?, ?)", [NUMBER[table], table])
-        # most records name a patient and a visit that are there
-        con.execute(f"CREATE TEMP TABLE cell_{table} AS SELECT p, place, m, combo FROM {narrow.joined(table, several, inner=True)}")
-        for others in narrow.BEYOND:
-            if con.execute(f"SELECT (SELECT count(*) FROM cell_{table}) = (SELECT count(*) FROM {narrow.of(table)})").fetchall()[0][0]:
-                break
-            con.execute(f"INSERT INTO cell_{table} SELECT p, place, m, combo FROM {narrow.joined(table, several, others)}")
-        parts.append(f"SELECT {NUMBER[table]}, p, place, m, combo, 1 FROM cell_{table}")
-    con.execute(f"CREATE TEMP VIEW cell AS {' UNION ALL '.join(parts)}")
 
 
 def _people(con: duckdb.DuckDBPyConnection, naming: list[str], short: bool, temp: str) -> None:
@@ -249,7 +238,7 @@ def _places(con: duckdb.DuckDBPyConnection, naming: list[str], short: bool, temp
     if short:
         for table, source, more in (("person", "person", f", {narrow.lifetime()}"), ("visit", "stay", "")):
             con.execute(
-                f"CREATE OR REPLACE TEMP TABLE {table} AS SELECT x.*, s.place{more} FROM {source} x LEFT JOIN place s ON x.site = s.site"
+                f"CREATE OR REPLACE {temp}TABLE {table} AS SELECT x.*, s.place{more} FROM {source} x LEFT JOIN place s ON x.site = s.site"
             )
     return known
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pyarrow as pa
 
-from ehrready import concepts, currency, narrow
+from ehrready import concepts, currency, narrow, sorted_terms
 from ehrready.cells import LATE, NUMBER, STRICT_MONTH, TEMP
 from ehrready.engines.duckdb import quote
 from ehrready.profile import Frame
@@ -84,14 +84,14 @@ def measure(con: duckdb.DuckDBPyConnection, frames: dict[str, Frame], store: Sto
         )
     if short:
         _said_narrow(con)
-    rows = "said"
-    if short:  # without the encounters that ``said`` is joined to
-        rows = "(SELECT q, p FROM said_text UNION ALL SELECT t.q, n.p FROM narrow_coding n JOIN term_of t ON n.el = t.el AND n.cid = t.cid)"
-    con.execute(f"CREATE {temp}TABLE per_term AS SELECT q, p, count(*) n FROM {rows} GROUP BY q, p")
-    frames["codes"] = _grouped(con, ("element", "key", "code"), ("element", "key"), "code <> ''")
-    frames["classes"] = _grouped(con, ("element", "key", "how", "cls"), ("element",), "true")
-    _systems(con, frames)
-    _releases(con, frames)
+    con.execute(f"CREATE {temp}TABLE per_term AS SELECT q, p, count(*) n FROM {'said_text' if short else 'said'} GROUP BY q, p")
+    groupings: list[sorted_terms.Grouping] | None = [] if short else None
+    _grouped(con, frames, groupings, "codes", ("element", "key", "code"), ("element", "key"), "code <> ''")
+    _grouped(con, frames, groupings, "classes", ("element", "key", "how", "cls"), ("element",), "true")
+    _systems(con, frames, groupings)
+    _releases(con, frames, groupings)
+    if groupings is not None:
+        sorted_terms.count(con, frames, groupings)
     currency.measure(con, frames, store, "said_month" if short else "said")
 
 
@@ -120,7 +120,19 @@ def _said_narrow(con: duckdb.DuckDBPyConnection) -> None:
     )
 
 
-def _grouped(con: duckdb.DuckDBPyConnection, by: tuple[str, ...], within: tuple[str, ...], where: str) -> Frame:
+#: What narrow codings are to be added up by, beside what is in ``per_term``; None without such.
+Narrow = list[sorted_terms.Grouping] | None
+
+
+def _grouped(
+    con: duckdb.DuckDBPyConnection,
+    frames: dict[str, Frame],
+    later: Narrow,
+    frame: str,
+    by: tuple[str, ...],
+    within: tuple[str, ...],
+    where: str,
+) -> None:
     """Count codings by some columns of ``term``, with the moments over patients within the first of them.
 
     Rows are grouped by numbers, not by texts, and not at all where each group is one term.
@@ -134,7 +146,9 @@ def _grouped(con: duckdb.DuckDBPyConnection, by: tuple[str, ...], within: tuple[
     con.execute(
         f"CREATE OR REPLACE TEMP TABLE per_group AS {counted} FROM per_term s JOIN group_of g USING (q){' GROUP BY g.k, s.p' if several else ''}"
     )
-    return _rows(
+    if later is not None:
+        later.append(sorted_terms.grouping(con, frame, f"SELECT q, k, w, {', '.join(by)} FROM group_of"))
+    frames[frame] = _rows(
         con,
         f"SELECT {', '.join(by)}, n, patients, n2, n_of FROM (SELECT k, {_SUMS} FROM {_totalled('per_group', 'w')} GROUP BY k) AS s(k, n, patients, n2, n_of) "
         f"JOIN (SELECT DISTINCT k, {', '.join(by)} FROM group_of) USING (k)",
@@ -243,7 +257,7 @@ def _mislabelled(
     return found
 
 
-def _systems(con: duckdb.DuckDBPyConnection, frames: dict[str, Frame]) -> None:
+def _systems(con: duckdb.DuckDBPyConnection, frames: dict[str, Frame], later: Narrow) -> None:
     """Count concepts by the set of systems their codings are in (a bit per system, so that it stays integers)."""
     tokens = [row[0] for row in con.execute("SELECT DISTINCT token FROM judge ORDER BY 1").fetchall()]
     if not tokens:
@@ -271,9 +285,12 @@ def _systems(con: duckdb.DuckDBPyConnection, frames: dict[str, Frame]) -> None:
     for (element, bits), values in rows.items():
         names = "+".join(token for i, token in enumerate(tokens) if int(bits) >> i & 1)
         frames["systems"][element, names] = values
+    if later is not None:
+        told = "SELECT q, dense_rank() OVER (ORDER BY w, bit), w, element, token FROM bit_of JOIN token_bit USING (bit) WHERE single"
+        later.append(sorted_terms.grouping(con, "systems", told))
 
 
-def _releases(con: duckdb.DuckDBPyConnection, frames: dict[str, Frame]) -> None:
+def _releases(con: duckdb.DuckDBPyConnection, frames: dict[str, Frame], later: Narrow) -> None:
     """Count codings by declared release; a string that is no recognised release is ``other``, none is ``""``."""
     con.execute(
         "CREATE TEMP TABLE declared AS SELECT t.q, t.element, t.key, t.version v FROM term t JOIN judge j USING (pid) "
@@ -296,3 +313,5 @@ def _releases(con: duckdb.DuckDBPyConnection, frames: dict[str, Frame]) -> None:
         3,
     )
     con.unregister("_release")
+    if later is not None:
+        later.append(sorted_terms.grouping(con, "releases", "SELECT q, k, k, element, key, release FROM release_of", 2))

@@ -89,13 +89,13 @@ class _Turn(Generic[T]):
 class _Beside:
     """What is done beside the measures: work of ``python``, and in the engine what needs little of what they make (``begin``).
 
-    The latter only where the measures do not fill the engine anyway: with memory for two statements at once, and with records that are rows.
-    Else, and for a ``part`` of the records (whose tables are those of one connection), it is done when its turn comes.
+    The latter only with memory for two statements at once.  Else, and for a ``part`` of the records (whose tables are those of one
+    connection), it is done when its turn comes.
     """
 
     def __init__(self, con: duckdb.DuckDBPyConnection, *, part: bool = False) -> None:
         self.python, self._engine = ThreadPoolExecutor(1), ThreadPoolExecutor(1)
-        roomy = not part and is_duckdb(con) and not narrow.there(con) and memory_of(con) >= LITTLE_MEMORY
+        roomy = not part and is_duckdb(con) and memory_of(con) >= LITTLE_MEMORY
         self._con, self._other = con, con.cursor() if roomy else None
         self._begun: list[Future[Any]] = []
         #: of what kind tables are that both connections read: temporary ones are a connection's own
@@ -127,11 +127,11 @@ def _records(con: duckdb.DuckDBPyConnection, frames: dict[str, Frame], store: St
 
     Where there is room, states are added up, and ids and categories counted, beside codings and values.
     """
-    tables = narrow.filled(con)
+    tables = narrow.tables(con)
     tables = [t for t in TABLES if t in tables or con.execute(f'SELECT 1 FROM "{t}" WHERE excluded IS NULL LIMIT 1').fetchone()]
     temp = beside.temp
     alone = beside.begin(functools.partial(relations.apart, tables=tables))
-    cells.build(con, temp)
+    cells.build(con, temp, beside.begin)
     counted, known = empty(), threading.Event()
     try:
         states_of = beside.begin(functools.partial(_states, frames=counted, tables=tables, temp=temp, known=known))

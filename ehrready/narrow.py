@@ -6,7 +6,7 @@ their OMOP concept ids.  A person's number is its id; the states of elements are
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -71,6 +71,13 @@ def code(element: str, place: int) -> str:
     return f"c{CODED.index(element)}_{place}"
 
 
+def codes(con: duckdb.DuckDBPyConnection, table: str) -> list[tuple[int, str]]:
+    """Return the columns of a narrow table that are codings, each with the number of its element."""
+    found = {row[0] for row in con.execute(f"SELECT column_name FROM duckdb_columns() WHERE table_name = '{of(table)}'").fetchall()}
+    named = [(el, code(element, place)) for el, element in enumerate(CODED) for place in range(CODINGS)]
+    return [(el, column) for el, column in named if column in found]
+
+
 def make(rows: Mapping[str, Sequence[Rows]], results: Mapping[str, str]) -> list[str]:
     """Return the statements that fill the narrow tables and make the views, of the rows by canonical table.
 
@@ -88,7 +95,7 @@ def make(rows: Mapping[str, Sequence[Rows]], results: Mapping[str, str]) -> list
         columns = _ROW | _MORE.get(table, {}) | dict.fromkeys(codes, "")
         kinds = list(dict.fromkeys(one.kind for one in rows.get(table, ())))
         selects = [one.select(table, kinds.index(one.kind), columns, results) for one in rows.get(table, ())]
-        made.append(f"CREATE TEMP TABLE {of(table)} AS {' UNION ALL '.join(selects or [_nothing(columns)])}")
+        made.append(f"CREATE TABLE {of(table)} AS {' UNION ALL '.join(selects or [_nothing(columns)])}")
         for element, n in places.items():
             named = [code(element, place) for place in range(n)]
             for place, column in enumerate(named):
@@ -97,8 +104,8 @@ def make(rows: Mapping[str, Sequence[Rows]], results: Mapping[str, str]) -> list
                     f"SELECT {CODED.index(element)} AS el, record, {position} AS position, p, e, m, {column} AS cid FROM {of(table)} WHERE {column} IS NOT NULL"
                 )
     details = [one.detail() for one in rows.get("observation", ())]
-    made.append(f"CREATE TEMP VIEW narrow_coding AS {' UNION ALL '.join(codings)}")
-    made.append(f"CREATE TEMP VIEW narrow_detail AS {' UNION ALL '.join(details or [_nothing(DETAIL)])}")
+    made.append(f"CREATE VIEW narrow_coding AS {' UNION ALL '.join(codings)}")
+    made.append(f"CREATE VIEW narrow_detail AS {' UNION ALL '.join(details or [_nothing(DETAIL)])}")
     return made
 
 
@@ -111,7 +118,7 @@ def _nothing(columns: Mapping[str, str]) -> str:
 def drop() -> list[str]:
     """Return the statements that remove what ``make`` made."""
     views = [f"DROP VIEW IF EXISTS {name}" for name in ("narrow_coding", "narrow_detail")]
-    return [*views, *(f"DROP TABLE IF EXISTS {name}" for name in (CONCEPTS, *map(of, TABLES_OF)))]
+    return [*views, *(f"DROP TABLE IF EXISTS {name}" for name in (CONCEPTS, "narrow_table", *map(of, TABLES_OF)))]
 
 
 def outside(table: str) -> str:
@@ -137,6 +144,7 @@ class Rows:
     """Rows of files for a narrow table: SQL by name, the FROM of it, and per element the SQL of its codings, NULL where a row lacks one.
 
     ``kind`` is the source table: a table may be several files of different columns.
+    ``details`` is what ``DETAIL`` is made of, from a FROM of its own.
     ``values`` has ``record p e id at clocked end end_clocked concepts`` (the digits of the concepts) and what ``_MORE`` is made of.
     """
 
@@ -144,6 +152,8 @@ class Rows:
     codes: Mapping[str, Sequence[str]]
     source: str
     kind: str
+    details: Mapping[str, str]
+    detail_source: str
 
     def select(self, table: str, number: int, columns: Mapping[str, str], results: Mapping[str, str]) -> str:
         """Return the SELECT of the columns of a narrow table; ``number`` tells the rows from those of other source tables."""
@@ -165,7 +175,7 @@ class Rows:
 
     def detail(self) -> str:
         """Return the SELECT of the details of results."""
-        return f"SELECT {', '.join(f'({self.values[name]})::{kind} AS {name}' for name, kind in DETAIL.items())} {self.source}"
+        return f"SELECT {', '.join(f'({self.details[name]})::{kind} AS {name}' for name, kind in DETAIL.items())} {self.detail_source}"
 
     @staticmethod
     def _month(table: str) -> str:
@@ -191,9 +201,10 @@ class Rows:
                 f"CASE WHEN value_number IS NOT NULL THEN {digits['present']} WHEN value_kind IS NULL THEN {digits['missing']} WHEN value_kind = 'text' AND null_token(value_text) THEN {digits['null-token']} "
                 f"ELSE {digits['present']} END"
             )
+            # by reckoning: a CASE takes three times as long, and a token is a text
             unit_state = (
-                f"CASE WHEN value_number IS NULL THEN 0 WHEN ucum IS NULL AND u IS NULL THEN {digits['missing']} "
-                f"WHEN unit_token THEN {digits['null-token']} ELSE {digits['present']} END"
+                f"(value_number IS NOT NULL)::BIGINT * ({digits['present']} + (ucum IS NULL AND u IS NULL)::BIGINT * {digits['missing'] - digits['present']} "
+                f"+ unit_token::BIGINT * {digits['null-token'] - digits['present']})"
             )
             unlike += [f"({value}) * {1 << cells.shift('observation.value')}", f"({unit_state}) * {1 << cells.shift('observation.unit')}"]
         flags = {}
@@ -209,15 +220,16 @@ class Rows:
         return " + ".join([str(usual), *unlike])
 
 
-def filled(con: duckdb.DuckDBPyConnection) -> list[str]:
-    """Return the canonical tables that have narrow rows, as the rows say."""
-    if not there(con):
-        return []
-    return [table for table in TABLES_OF if table != "patient" and con.execute(f"SELECT 1 FROM {of(table)} LIMIT 1").fetchone()]
+def note(con: duckdb.DuckDBPyConnection) -> None:
+    """Note which tables have narrow rows (``narrow_table``)."""
+    con.execute("CREATE TABLE narrow_table (t INTEGER, name VARCHAR)")
+    for table, number in cells.NUMBER.items():
+        if table != "patient":
+            con.execute(f"INSERT INTO narrow_table SELECT {number}, '{table}' FROM {of(table)} LIMIT 1")
 
 
 def tables(con: duckdb.DuckDBPyConnection) -> list[str]:
-    """Return the canonical tables that have narrow rows, as noted with their cells."""
+    """Return the canonical tables that have narrow rows."""
     if not there(con):
         return []
     return [str(row[0]) for row in con.execute("SELECT name FROM narrow_table ORDER BY t").fetchall()]
@@ -308,3 +320,25 @@ def joined(table: str, several: bool = False, where: str = "true", *, inner: boo
     if table == "encounter":  # nothing else has a site of its own, and nothing of another encounter is asked
         place, joins = "coalesce(s.place, v.place, a.place)", f"{joins} LEFT JOIN place s ON n.site = s.site"
     return f"(SELECT n.record, n.p, {place} AS place, n.m, {combo} AS combo FROM {of(table)} n {kind} person a ON n.p = a.p{joins} WHERE {where})"
+
+
+def make_cells(con: duckdb.DuckDBPyConnection, several: bool, temp: str) -> None:
+    """Make ``cell`` a view that has narrow records one by one: groups of them are nearly as many, and every measure asks for larger ones."""
+    parts = ["SELECT t, p, place, m, combo, n FROM counted"]
+    for table in tables(con):
+        # most records name a patient and a visit that are there
+        con.execute(f"CREATE {temp}TABLE cell_{table} AS SELECT p, place, m, combo FROM {joined(table, several, inner=True)}")
+        for others in BEYOND:
+            if con.execute(f"SELECT (SELECT count(*) FROM cell_{table}) = (SELECT count(*) FROM {of(table)})").fetchall()[0][0]:
+                break
+            con.execute(f"INSERT INTO cell_{table} SELECT p, place, m, combo FROM {joined(table, several, others)}")
+        parts.append(f"SELECT {cells.NUMBER[table]}, p, place, m, combo, 1 FROM cell_{table}")
+    con.execute(f"CREATE {temp}VIEW cell AS {' UNION ALL '.join(parts)}")
+
+
+def forget_cells(con: duckdb.DuckDBPyConnection, names: Collection[str], temp: str) -> None:
+    """Drop the cells of some tables, which nobody asks again: room is wanted."""
+    if names:
+        con.execute(f"CREATE OR REPLACE {temp}VIEW cell AS SELECT t, p, place, m, combo, n FROM counted")
+    for table in names:
+        con.execute(f"DROP TABLE cell_{table}")

@@ -121,6 +121,7 @@ def build(con: duckdb.DuckDBPyConnection, temp: str = cells.TEMP) -> list[Table]
     with contextlib.ExitStack() as stack:
         work = stack.enter_context(bypatient.Sorting(con)) if any(table.single for table in made) else None
         begun = {table.name: sorted_cells.begin(con, work, table) for table in made if work is not None and table.single}
+        narrow.forget_cells(con, begun, temp)
         for table in made:
             columns, sums = ", ".join(table.columns.sql), ", ".join(f"sum(a{i})::BIGINT AS a{i}" for i in range(len(table.columns.sql)))
             if table.name in begun:

@@ -149,7 +149,14 @@ def _read(con: duckdb.DuckDBPyConnection, short: bool) -> None:
         con.execute(f"INSERT INTO reading {columns}part_result {of}")
     typed = "SELECT DISTINCT r, u FROM reading WHERE is_number"
     if short:
-        numbers = f"SELECT DISTINCT {first}, {second}, ucum, u FROM {narrow.of('observation')} WHERE {_IS_NUMBER}"
+        keys = (first, second, "ucum", "u")
+        counts = con.execute(f"SELECT {', '.join(f'count({key})' for key in keys)} FROM {narrow.of('observation')}").fetchall()[0]
+        # what nobody says is no key: most units are concepts, and most codes are one
+        said = ", ".join(
+            key if n or key == first else f"NULL::{'VARCHAR' if key == 'u' else 'BIGINT'} AS {key}"
+            for key, n in zip(keys, counts, strict=True)
+        )
+        numbers = f"SELECT DISTINCT {said} FROM {narrow.of('observation')} WHERE {_IS_NUMBER}"
         typed = f"SELECT f.* EXCLUDE (u), f.u AS word, coalesce(k.code, f.u) AS u, coalesce({rank}, 0) r FROM ({numbers}) {joins} LEFT JOIN {narrow.CONCEPTS} k ON f.ucum = k.id"
     con.execute(f"CREATE TEMP TABLE typed AS {typed}")
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ehrready import bypatient, pipeline
+from ehrready import bypatient, pipeline, sorted_terms
 from ehrready.engines.duckdb import open_engine
 from ehrready.options import Options
 from tests.hostile.omop_cases import Maker
@@ -38,6 +38,26 @@ def test_keys_are_numbered_in_order(keys: list[int]) -> None:
     found, places = bypatient.numbered(np.array(keys))
     assert found.tolist() == sorted(set(keys))
     assert found[places].tolist() == keys
+
+
+@pytest.mark.parametrize("group", [[0, 0, 1, 2, 2], [2, -1, 0, 1, 0], [-1] * 5])
+def test_terms_are_added_up_by_group_with_the_moments_over_patients(group: list[int]) -> None:
+    """Groups 0 and 1 are within the same; a coding without a patient (0) is its own cluster."""
+    random = np.random.RandomState(len(set(group)))
+    p, q = random.randint(0, 6, 200), random.randint(0, 5, 200)
+    patients, terms, first = bypatient.pairs(p, q)
+    n = np.diff(first, append=len(p)).astype(np.float64)
+    names, within = [("a",), ("b",), ("c",)], [1, 1, 2]
+    one = sorted_terms.Grouping("codes", names, np.array(group), np.array(within), 4)
+    own = Counter((a, group[b]) for a, b in zip(p.tolist(), q.tolist(), strict=True) if group[b] >= 0)
+    all_within = Counter[tuple[int, int]]()
+    for (a, g), many in own.items():
+        all_within[a, within[g]] += many
+    expected = [[0] * 4 for _ in names]
+    for (a, g), many in own.items():
+        for place, value in enumerate((many, a > 0, many * many if a else many, many * all_within[a, within[g]] if a else many)):
+            expected[g][place] += int(value)
+    assert sorted_terms._moments(one, patients, terms, n).tolist() == expected
 
 
 def test_parts_add_up_to_the_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -27,12 +27,12 @@ from ehrready.readers.tabular_files import (
 from ehrready.readers.tabular_mapping import Rule, TableMapping, rule_refs
 from ehrready.readers.tabular_sql import CONCEPTS, Compiler
 
-_SOURCE, _VOCABULARY, _NEW = "ehrready_concept_source", "ehrready_vocabulary", "ehrready_new_concept"
+_SOURCE, _VOCABULARY, _MET = "ehrready_concept_source", "ehrready_vocabulary", "ehrready_met_concept"
 _TABLES = {
     CONCEPTS: "id BIGINT, system VARCHAR, version VARCHAR, code VARCHAR, display VARCHAR",
     _SOURCE: "id BIGINT, system VARCHAR, code VARCHAR, display VARCHAR",
     _VOCABULARY: "system VARCHAR, version VARCHAR",
-    _NEW: "id BIGINT",
+    _MET: "place INTEGER, id BIGINT",
     STAGE: "c0 VARCHAR",
 }
 
@@ -71,22 +71,25 @@ class Lookups:
         return {table: self._joined[rule, table] for table in rule.joins if (rule, table) in self._joined}
 
     def resolve(self, compiler: Compiler) -> None:
-        """Look up the concept ids of a relation that were not met before."""
+        """Look up the concept ids of a relation that were not met before, and tell the compiler of what systems those of each column are."""
         ids = compiler.concept_ids()
         if not ids:
             return
-        scans = " UNION ALL ".join(f"SELECT DISTINCT {sql} AS id FROM {compiler.relation.sql}" for sql in ids)
-        self._con.execute(
-            f"CREATE OR REPLACE TEMP TABLE {_NEW} AS SELECT DISTINCT id FROM ({scans}) "
-            f"WHERE id IS NOT NULL AND id NOT IN (SELECT id FROM {CONCEPTS})"
+        scans = " UNION ALL ".join(
+            f"SELECT {place} AS place, id FROM (SELECT DISTINCT {sql} AS id FROM {compiler.relation.sql})" for place, sql in enumerate(ids)
         )
+        self._con.execute(f"CREATE OR REPLACE TEMP TABLE {_MET} AS SELECT place, id FROM ({scans}) WHERE id IS NOT NULL")
         self._con.execute(
             f"INSERT INTO {CONCEPTS} SELECT id, coalesce(system, 'OMOP'), "
             f"(SELECT min(version) FROM {_VOCABULARY} v WHERE v.system = found.system), "
             "coalesce(code, CAST(id AS VARCHAR)), display FROM ("
             "SELECT n.id, min(c.system) AS system, min(c.code) AS code, min(c.display) AS display "
-            f"FROM {_NEW} n LEFT JOIN {_SOURCE} c ON c.id = n.id GROUP BY n.id) found"
+            f"FROM {_MET} n LEFT JOIN {_SOURCE} c ON c.id = n.id WHERE n.id NOT IN (SELECT id FROM {CONCEPTS}) GROUP BY n.id) found"
         )
+        systems: dict[str, set[str]] = {sql: set() for sql in ids}
+        for place, system in self._con.execute(f"SELECT DISTINCT m.place, c.system FROM {_MET} m JOIN {CONCEPTS} c USING (id)").fetchall():
+            systems[ids[place]].add(system)
+        compiler.systems = systems
 
     def _load(self, target: str, columns: Sequence[str], files: Sequence[SourceFile], *, id_first: bool = False) -> None:
         """Copy columns of a lookup table's files as text (the first one as concept id)."""

@@ -8,6 +8,7 @@ the year 10000), ``NotNarrowError`` sends all files the long way.
 from __future__ import annotations
 
 import contextlib
+import functools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -67,8 +68,12 @@ class NarrowCompiler:
         if not columns:
             return "NULL::TIMESTAMP", "false"
         value = ", ".join(f"TRY_CAST({value_of(column)} AS TIMESTAMP)" for column in columns)
-        cases = " ".join(f"WHEN {value_of(column)} IS NOT NULL THEN {str(column.type != 'DATE').lower()}" for column in columns)
-        return f"date_trunc('second', coalesce({value}))", f"CASE {cases} ELSE false END"
+        clocks = [column for column in columns if column.type != "DATE"]
+        clocked = " OR ".join(f"{value_of(column)} IS NOT NULL" for column in clocks) or "false"
+        if columns[: len(clocks)] != clocks:  # a date goes before a time
+            cases = " ".join(f"WHEN {value_of(column)} IS NOT NULL THEN {str(column.type != 'DATE').lower()}" for column in columns)
+            clocked = f"CASE {cases} ELSE false END"
+        return f"date_trunc('second', coalesce({value}))", f"({clocked})"
 
     def _plain(self, name: str) -> None:
         """Raise where a number would be read from text."""
@@ -99,8 +104,15 @@ class NarrowCompiler:
             state, codes[concept.element] = self._state(concept)
             states.append(f"{state} * {1 << cells.shift(concept.element)}")
         row["concepts"] = " + ".join(states) or "0"
-        # the lookup of concepts goes with the reading; its copy stays
-        return narrow.Rows(row, codes, c.source().replace(f"JOIN {CONCEPTS} AS", f"JOIN {narrow.CONCEPTS} AS"), rule.table)
+        source = self._source()
+        detail = {}
+        if rule.to == "observation":
+            detail = {"unit": f"coalesce({', '.join([*self._texts('unit'), 'NULL::VARCHAR'])})", "unit_code": c.column("unit_code")}
+        return narrow.Rows(row, codes, source, rule.table, row | detail, self._source())
+
+    def _source(self) -> str:
+        """Return the FROM of what was asked so far: the lookup of concepts goes with the reading, its copy stays."""
+        return self.compiler.source().replace(f"JOIN {CONCEPTS} AS", f"JOIN {narrow.CONCEPTS} AS")
 
     def _result(self) -> dict[str, str]:
         """Return the SQL of what a result holds: its kind, number, text and unit."""
@@ -111,26 +123,40 @@ class NarrowCompiler:
         for name in ("value_number", "range_low", "range_high"):
             self._plain(name)
             row[name] = c.number(name) or "NULL::DOUBLE"
-        for name in ("value_text", "comparator", "unit_code"):
+        for name in ("value_text", "comparator"):
             row[name] = c.column(name)
         row["value_declared"] = "NULL::VARCHAR"
         c.observation(row)
-        units = self._texts("unit")
-        row["unit"] = f"coalesce({', '.join([*units, 'NULL::VARCHAR'])})"
-        # the code of a unit is no null token (``keep``), so that it is the unit where there is one
-        row["ucum"] = "NULL::INTEGER"
-        if code is not None and (column := c.own(code.ref)) is not None:
-            concept = c.lookup(id_of(column))
-            row["ucum"] = f"CASE WHEN {concept}.system = 'UCUM' AND {concept}.code IS NOT NULL THEN {concept}.id END::{_size([column])}"
-        row["u"] = f"CASE WHEN ({row['unit_code']}) IS NULL THEN {row['unit']} END"
-        row["unit_token"] = f"coalesce({', '.join([*(f'null_token({unit})' for unit in units), 'false'])})"
-        return row | {"absent_reason": "NULL::VARCHAR"}
+        return row | self._unit(code) | {"absent_reason": "NULL::VARCHAR"}
 
-    def _texts(self, name: str) -> list[str]:
-        """Return the SQL of the texts of which the first is a column; of a dictionary, as columns of few words are, ``clean`` is done once a word."""
+    def _unit(self, code: ConceptCode | None) -> dict[str, str]:
+        """Return the SQL of a result's unit: its concept where UCUM has it, else its text, and whether one of its texts is a null token."""
+        c = self.compiler
+        column = c.own(code.ref) if code is not None else None
+        # the code of a unit is no null token (``keep``), so that it is the unit where there is one
+        if column is not None and c.systems.get(key := id_of(column), {""}) <= {"UCUM"}:  # most say their units so: then none is looked up
+            units = self._texts("unit", but=column)
+            ucum, known = f"{key}::{_size([column])}", f"{key} IS NOT NULL"
+        else:
+            units, ucum, known = self._texts("unit"), "NULL::INTEGER", f"({c.column('unit_code')}) IS NOT NULL"
+            if column is not None:
+                concept = c.lookup(id_of(column))
+                ucum = f"CASE WHEN {concept}.system = 'UCUM' AND {concept}.code IS NOT NULL THEN {concept}.id END::{_size([column])}"
+        return {
+            "ucum": ucum, "u": f"CASE WHEN NOT ({known}) THEN coalesce({', '.join([*units, 'NULL::VARCHAR'])}) END",
+            "unit_token": f"coalesce({', '.join([*(f'null_token({unit})' for unit in units), 'false'])})",
+        }  # fmt: skip
+
+    def _texts(self, name: str, but: Column | None = None) -> list[str]:
+        """Return the SQL of the texts (``but`` for the codes of a column's concepts) of which the first is a column.
+
+        Of a dictionary, as columns of few words are, ``clean`` is done once a word.
+        """
         c, expr = self.compiler, self.compiler.rule.columns.get(name)
         found = []
         for option in expr.options if isinstance(expr, First) else (expr,):
+            if but is not None and isinstance(option, ConceptCode) and c.own(option.ref) == but:
+                continue
             column = c.own(option) if isinstance(option, Ref) else None
             sql = f"clean({value_of(column)})" if column is not None and column.type == "VARCHAR" else c.text(option)
             found += [sql] if sql is not None else []
@@ -152,9 +178,12 @@ class NarrowCompiler:
                 ids.append(sql)
         if len(ids) > narrow.CODINGS:
             raise NotNarrowError
-        tests = c.presence(concept)
-        present = " OR ".join(tests) or "false"
-        codes = [f"(CASE WHEN {test} THEN {sql} END)::{_size(columns)}" for test, sql in zip(tests, ids, strict=True)]
+        # a coding is not said twice
+        codes = [
+            f"{functools.reduce(lambda one, other: f'nullif({one}, {other})', [sql, *ids[:i]])}::{_size(columns)}"
+            for i, sql in enumerate(ids)
+        ]
+        present = " OR ".join(f"{sql} IS NOT NULL" for sql in ids) or "false"
         if not concept.always:
             return f"(CASE WHEN {present} THEN {cells.DIGIT['coded']} ELSE 0 END)", codes
         text = c.text(concept.text) or "NULL::VARCHAR"
@@ -182,6 +211,7 @@ def keep(con: duckdb.DuckDBPyConnection, rows: Mapping[str, Sequence[narrow.Rows
         con.execute(statement)
     for table in rows:
         bypatient.gather(con, narrow.of(table))
+    narrow.note(con)
 
 
 def check(con: duckdb.DuckDBPyConnection) -> None:

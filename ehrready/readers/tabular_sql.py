@@ -46,6 +46,8 @@ class Compiler:
     rule: Rule
     relation: Relation
     joins: Mapping[str, str]
+    #: of what systems the concepts of each id expression are, once they are looked up
+    systems: Mapping[str, set[str]] = field(default_factory=dict)
     _lookups: dict[str, str] = field(default_factory=dict)
 
     # -- expressions --------------------------------------------------------------------------------------

@@ -129,6 +129,42 @@ def test_files_of_two_layouts_by_turns_are_two_statements(tmp_path: Path, taken:
     assert taken == [True]
 
 
+@pytest.mark.parametrize("units", [[8, 8, None, 0, 9, 8], [8, 8, 7, 0, 9, 8], [None, None, 0, 0, None, None]])
+def test_units_of_ucum_alone_and_beside_others(units: list[int | None], tmp_path: Path, taken: list[bool]) -> None:
+    """Where every unit concept is of UCUM none is looked up; elsewhere each is."""
+    concepts = {
+        "concept_id": [5, 7, 8, 9],
+        "vocabulary_id": ["LOINC", "Own", "UCUM", "UCUM"],
+        "concept_code": ["1742-6", "u7", "mg/dL", "U/L"],
+    }
+    _write(
+        tmp_path,
+        concept={**concepts, "concept_name": ["a", "b", "c", "d"]},
+        measurement={
+            "person_id": [1] * 6, "measurement_concept_id": [5] * 6, "value_as_number": [1.0, None, 3.0, 4.0, 5.0, 6.0],
+            "unit_concept_id": pa.array(units, pa.int32()), "unit_source_value": ["mg/dL", "x", "mmol/L", None, "?", "UNK"],
+        },
+    )  # fmt: skip
+    assert sum(row[0] or 0 for row in _both(tmp_path).frames["units"].values()) == 5
+    assert taken == [True]
+
+
+def test_records_without_a_patient_or_visit_beside_those_that_have_both(tmp_path: Path, taken: list[bool]) -> None:
+    """Persons and visits that are not named, or are not there, in one table; with room for two measures at once, and without."""
+    visit = {"visit_occurrence_id": [1, 2], "person_id": [1, 2], "visit_concept_id": [9, 9], "care_site_id": [7, 8]}
+    measurement = {
+        "person_id": [1, 2, 1, None, 77, 1, 2, 1, 77], "visit_occurrence_id": [1, 2, None, 1, 1, 99, 1, 2, None], "measurement_concept_id": [5] * 9,
+        "measurement_date": [date(2024, 3, 5)] * 8 + [None],
+    }  # fmt: skip
+    _write(tmp_path, person={"person_id": [1, 2], "year_of_birth": [1960, 2030]}, visit_occurrence=visit, measurement=measurement)
+    profile = _both(tmp_path)
+    frame = profile.frames["relations"]
+    assert (frame["observation.patient_id", "unresolved"][:2], frame["observation.encounter_id", "unresolved"][:2]) == ((2, 8), (1, 7))
+    assert frame["observation.encounter_id", "several-patients"][:2] == (3, 5)
+    assert pipeline.read_profile([str(tmp_path)], Options(internal=True, memory="1GB"))[0].to_json() == profile.to_json()
+    assert taken == [True, True]
+
+
 def test_results_without_a_column_of_numbers(tmp_path: Path, taken: list[bool]) -> None:
     """An observation table may have no value_as_number."""
     folder = _write(tmp_path, observation={"person_id": [1, 2], "observation_concept_id": [5, 5], "value_as_string": ["high", "?"]})
