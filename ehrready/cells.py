@@ -169,6 +169,9 @@ def _people(con: duckdb.DuckDBPyConnection, naming: list[str], short: bool, temp
     def day(column: str, bound: str) -> str:
         return f"CASE WHEN {_IS_DATE.format(column)} THEN try_cast({bound.format(column)} AS DATE) END"
 
+    # the last day of a month may be any of four
+    of_month = f"last_day(try_cast({_LO.format('death_date')} AS DATE))"
+    died = f"CASE WHEN length(death_date) = 7 AND {_IS_DATE.format('death_date')} THEN {of_month} ELSE {day('death_date', _HI)} END"
     said = " UNION ALL ".join(f'SELECT patient_id FROM "{table}" WHERE patient_id IS NOT NULL' for table in naming or ["patient"])
     number = "row_number() OVER (ORDER BY patient_id)"
     if short:  # a person's number is its id
@@ -177,8 +180,8 @@ def _people(con: duckdb.DuckDBPyConnection, naming: list[str], short: bool, temp
         number = "CAST(patient_id AS BIGINT)"
     con.execute(
         f"CREATE TEMP TABLE lifetime AS SELECT patient_id, strftime(min({day('birth_date', _LO)}) - 1, '%Y-%m-%d') born, "
-        # a month's last day may not exist: the 28th and three days more is never earlier
-        f"strftime(max({day('death_date', _HI.replace('-31', '-28'))}) + 33, '%Y-%m-%d') died FROM patient WHERE excluded IS NULL "
+        # a year of five digits would stand before all others as text
+        f"CASE WHEN max({died}) > DATE '9999-12-01' THEN '9999-12-31' ELSE strftime(max({died}) + 30, '%Y-%m-%d') END died FROM patient WHERE excluded IS NULL "
         "AND patient_id IS NOT NULL AND NOT is_absent(patient_id) GROUP BY 1;"
         f"CREATE {temp}TABLE person AS SELECT i.patient_id, CASE WHEN is_absent(i.patient_id) THEN -i.number ELSE i.number END p, l.born, l.died, "
         "try_cast(l.born AS DATE) born_day, try_cast(l.died AS DATE) died_day, "
@@ -201,8 +204,9 @@ def _visits(con: duckdb.DuckDBPyConnection, short: bool) -> None:
         else:
             con.execute(f"CREATE TEMP VIEW stay AS SELECT e, site, p AS low, p AS high, used {rows}")
         return
+    patient = "CASE WHEN NOT is_absent(patient_id) THEN patient_id END"
     con.execute(
-        "CREATE TEMP TABLE visit AS SELECT id, min(site) site, min(patient_id) lowest, max(patient_id) highest, "
+        f"CREATE TEMP TABLE visit AS SELECT id, min(site) site, min({patient}) lowest, max({patient}) highest, "
         'max(coalesce(CASE WHEN NOT is_absent("end") THEN "end" END, "at")) used FROM encounter WHERE id IS NOT NULL GROUP BY 1'
     )
 

@@ -49,7 +49,7 @@ def measure(con: duckdb.DuckDBPyConnection, frames: dict[str, Frame], store: Sto
         f"JOIN term j USING (q) WHERE j.code <> '' AND j.key IN ({released}) GROUP BY 1, 2"
     )
     rows = con.execute(
-        "SELECT DISTINCT element, key, code, left(m::VARCHAR, 4) || '-Q' || ((m % 100 + 2) // 3)::VARCHAR FROM dated WHERE m > 0"
+        "SELECT DISTINCT element, key, code, left(lpad(m::VARCHAR, 6, '0'), 4) || '-Q' || ((m % 100 + 2) // 3)::VARCHAR FROM dated WHERE m > 0"
     ).fetchall()
     frames["quarters"] = {tuple(row): (1,) for row in rows}
     if store is None:

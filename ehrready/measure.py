@@ -30,6 +30,9 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+#: The patient of a row; a stated absence is none.
+_PATIENT = "CASE WHEN NOT is_absent(patient_id) THEN patient_id END"
+
 
 def measure(
     con: duckdb.DuckDBPyConnection,
@@ -139,7 +142,7 @@ def _records(con: duckdb.DuckDBPyConnection, frames: dict[str, Frame], store: St
     finally:
         known.set()
     _excluded(con, frames)
-    frames["defects"] = _frame(con, "SELECT element, kind, count(*), count(DISTINCT patient_id) FROM defect GROUP BY 1, 2", 2)
+    frames["defects"] = _frame(con, f"SELECT element, kind, count(*), count(DISTINCT {_PATIENT}) FROM defect GROUP BY 1, 2", 2)
     values.measure(con, frames)
     states_of.result()
     for name, rows in counted.items():
@@ -216,9 +219,8 @@ def _columns(con: duckdb.DuckDBPyConnection, frames: dict[str, Frame]) -> None:
 
 def _excluded(con: duckdb.DuckDBPyConnection, frames: dict[str, Frame]) -> None:
     """Count the records that are kept out, by table and reason."""
-    patient = "CASE WHEN NOT is_absent(patient_id) THEN patient_id END"
     union = " UNION ALL ".join(
-        f"SELECT '{t}' AS tbl, {patient} patient_id, excluded FROM \"{t}\" WHERE excluded IS NOT NULL" for t in TABLES
+        f"SELECT '{t}' AS tbl, {_PATIENT} patient_id, excluded FROM \"{t}\" WHERE excluded IS NOT NULL" for t in TABLES
     )
     frames["excluded"] = _frame(con, f"SELECT tbl, excluded, count(*), count(DISTINCT patient_id) FROM ({union}) GROUP BY 1, 2", 2)
 
@@ -244,8 +246,8 @@ def _demographic(con: duckdb.DuckDBPyConnection, dated: Sequence[str], temp: str
         f"said_of AS (SELECT element, p, CASE WHEN count(DISTINCT grp) = 1 THEN min(grp) WHEN count(DISTINCT grp) > 1 THEN 'several' END grp "
         f"FROM (SELECT j.element, s.p, {group} grp FROM per_term s JOIN term j USING (q) "
         "WHERE j.element IN ('patient.race', 'patient.ethnicity') AND j.key IN ('cdcrec', 'omop:race', 'omop:ethnicity')) GROUP BY 1, 2) "
-        "SELECT p.patient_id, a.p, p.sex, CASE WHEN s.y - p.born < 0 OR s.y - p.born > 120 THEN NULL WHEN s.y - p.born < 18 THEN '00-17' "
-        "WHEN s.y - p.born < 45 THEN '18-44' WHEN s.y - p.born < 65 THEN '45-64' WHEN s.y - p.born < 85 THEN '65-84' ELSE '85+' END age, "
+        "SELECT p.patient_id, a.p, p.sex, CASE WHEN s.y - p.born < 0 THEN NULL WHEN s.y - p.born < 18 THEN '00-17' WHEN s.y - p.born < 45 THEN '18-44' "
+        "WHEN s.y - p.born < 65 THEN '45-64' WHEN s.y - p.born < 85 THEN '65-84' WHEN s.y - p.born <= 120 THEN '85+' END age, "
         "r.grp race, e.grp ethnicity FROM (SELECT patient_id, min(CASE lower(sex) WHEN 'male' THEN 'male' WHEN 'm' THEN 'male' WHEN 'female' THEN 'female' "
         "WHEN 'f' THEN 'female' WHEN 'other' THEN 'other' WHEN 'o' THEN 'other' END) sex, min(CASE WHEN regexp_matches(birth_date, '^(18|19|20)[0-9][0-9]') "
         "THEN left(birth_date, 4)::INTEGER END) born FROM patient WHERE patient_id IS NOT NULL AND NOT is_absent(patient_id) GROUP BY 1) p "

@@ -62,7 +62,7 @@ def _ids(con: duckdb.DuckDBPyConnection, frame: Frame, tables: Sequence[str]) ->
                 "GROUP BY 1, 2 HAVING count(*) > 1"
             )
             row = con.execute(
-                "SELECT (SELECT coalesce(sum(n), 0) FROM twice), (SELECT count(DISTINCT patient_id) FROM "
+                "SELECT (SELECT coalesce(sum(n), 0) FROM twice), (SELECT count(DISTINCT CASE WHEN NOT is_absent(patient_id) THEN patient_id END) FROM "
                 f'"{table}" JOIN twice USING (source_type, id) WHERE excluded IS NULL)'
             ).fetchone() or (0, 0)
             frame[f"{table}.id", "duplicate-id"] = (int(row[0]), int(total[0]), int(row[1]))
@@ -136,9 +136,10 @@ def _visits(con: duckdb.DuckDBPyConnection, frame: Frame, tables: Sequence[str])
         if "encounter" in narrow.tables(con):
             frame["encounter.id", "several-patients"] = narrow.shared_visits(con)
             return
+        patient = "CASE WHEN NOT is_absent(patient_id) THEN patient_id END"
         row = con.execute(
-            "SELECT count(CASE WHEN lowest <> highest THEN 1 END), count(*), count(DISTINCT CASE WHEN lowest <> highest THEN lowest END) FROM visit "
-            "WHERE lowest IS NOT NULL"
+            "SELECT count(CASE WHEN lowest <> highest THEN 1 END), count(*), count(DISTINCT CASE WHEN lowest <> highest THEN lowest END) FROM "
+            f"(SELECT min({patient}) lowest, max({patient}) highest FROM encounter WHERE id IS NOT NULL AND excluded IS NULL GROUP BY id) WHERE lowest IS NOT NULL"
         ).fetchone() or (0, 0, 0)
         frame["encounter.id", "several-patients"] = (int(row[0]), int(row[1]), int(row[2]))
 

@@ -209,7 +209,7 @@ def _flags(con: duckdb.DuckDBPyConnection, frame: Frame, table: Table, tables: S
     sums = []
     for _, _, defect, universe in wanted:
         a, b = table.flags[defect], table.flags[universe]
-        sums += [f"coalesce(sum(a{a}), 0)", f"coalesce(sum(a{b}), 0)", f"count(CASE WHEN a{a} > 0 THEN p END)"]
+        sums += [f"coalesce(sum(a{a}), 0)", f"coalesce(sum(a{b}), 0)", f"count(CASE WHEN a{a} > 0 AND p > 0 THEN p END)"]
     row = con.execute(f"SELECT {', '.join(sums)} FROM whole_{name}").fetchone() or ()
     for place, (element, kind, _, _) in enumerate(wanted):
         frame[element, kind] = (int(row[3 * place]), int(row[3 * place + 1]), int(row[3 * place + 2]))

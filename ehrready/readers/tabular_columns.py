@@ -74,12 +74,17 @@ def cleaned(value: str) -> str:
 
 
 def id_of(column: Column) -> str:
-    """Return SQL for a column as an OMOP concept id; 0 (no matching concept) is NULL."""
-    number = f"TRY_CAST({value_of(column)} AS BIGINT)"
+    """Return SQL for a column as an OMOP concept id; 0 (no matching concept) is NULL, and so is what is no whole number: a cast would round it to another's."""
+    value, kind = value_of(column), kind_of(column)
     if INTEGER.fullmatch(column.type):
-        number = f"CAST({value_of(column)} AS BIGINT)" if column.type not in {"HUGEINT", "UHUGEINT", "UBIGINT"} else number
-    elif column.type == "VARCHAR":
-        number = f"TRY_CAST({text_of(column)} AS BIGINT)"
+        number = f"{'TRY_CAST' if column.type in {'HUGEINT', 'UHUGEINT', 'UBIGINT'} else 'CAST'}({value} AS BIGINT)"
+    elif kind == "number":
+        number = f"CASE WHEN {value} = trunc({value}) THEN TRY_CAST({value} AS BIGINT) END"
+    elif kind == "text":
+        text = text_of(column)
+        number = f"CASE WHEN TRY_CAST({text} AS DOUBLE) = TRY_CAST({text} AS BIGINT) THEN TRY_CAST({text} AS BIGINT) END"
+    else:
+        number = "NULL::BIGINT"
     return f"nullif({number}, 0)"
 
 

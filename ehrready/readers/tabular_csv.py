@@ -225,6 +225,8 @@ def _fast(con: duckdb.DuckDBPyConnection, text: _Text, delimiter: str, width: in
                     )
                 except (duckdb.InvalidInputException, duckdb.ConversionException):
                     break
+                if mark == "''" and _wrapped(con, width):
+                    break
                 rows = int(con.execute(f"SELECT count(*) FROM {STAGE}").fetchall()[0][0])
                 if rows == exact:
                     return rows
@@ -232,6 +234,16 @@ def _fast(con: duckdb.DuckDBPyConnection, text: _Text, delimiter: str, width: in
                 if rows == exact:
                     return rows
     return None
+
+
+def _wrapped(con: duckdb.DuckDBPyConnection, width: int) -> bool:
+    """Whether quotes are no part of the text after all: more cells of STAGE are wrapped in them than have any elsewhere.
+
+    Else one bad row would leave its neighbours' cells with their quotes on.
+    """
+    cells = " UNION ALL ".join(f"SELECT {name} AS c FROM {STAGE} WHERE contains({name}, '\"')" for name in _columns(width))
+    wrapped = "length(c) > 1 AND starts_with(c, '\"') AND ends_with(c, '\"')"
+    return bool(con.execute(f"SELECT coalesce(2 * count(*) FILTER (WHERE {wrapped}) > count(*), false) FROM ({cells})").fetchall()[0][0])
 
 
 def _count_rows(path: Path, skip: int, *, quotes: bool) -> int | None:

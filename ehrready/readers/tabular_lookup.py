@@ -80,11 +80,11 @@ class Lookups:
         )
         self._con.execute(f"CREATE OR REPLACE TEMP TABLE {_MET} AS SELECT place, id FROM ({scans}) WHERE id IS NOT NULL")
         self._con.execute(
-            f"INSERT INTO {CONCEPTS} SELECT id, coalesce(system, 'OMOP'), "
-            f"(SELECT min(version) FROM {_VOCABULARY} v WHERE v.system = found.system), "
-            "coalesce(code, CAST(id AS VARCHAR)), display FROM ("
-            "SELECT n.id, min(c.system) AS system, min(c.code) AS code, min(c.display) AS display "
-            f"FROM {_MET} n LEFT JOIN {_SOURCE} c ON c.id = n.id WHERE n.id NOT IN (SELECT id FROM {CONCEPTS}) GROUP BY n.id) found"
+            # of an id that is there twice one row as a whole is taken: the system of one and the code of another would be no code at all
+            f"INSERT INTO {CONCEPTS} SELECT id, coalesce(said.system, 'OMOP'), (SELECT min(version) FROM {_VOCABULARY} v WHERE v.system = "
+            "coalesce(said.system, 'OMOP')), coalesce(said.code, CAST(id AS VARCHAR)), said.display FROM (SELECT n.id, min({'system': c.system, "
+            f"'code': c.code, 'display': c.display}}) AS said FROM {_MET} n LEFT JOIN (SELECT * FROM {_SOURCE} WHERE system IS NOT NULL AND code IS NOT NULL) c "
+            f"ON c.id = n.id WHERE n.id NOT IN (SELECT id FROM {CONCEPTS}) GROUP BY n.id)"
         )
         systems: dict[str, set[str]] = {sql: set() for sql in ids}
         for place, system in self._con.execute(f"SELECT DISTINCT m.place, c.system FROM {_MET} m JOIN {CONCEPTS} c USING (id)").fetchall():

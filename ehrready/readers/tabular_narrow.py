@@ -209,6 +209,10 @@ def keep(con: duckdb.DuckDBPyConnection, rows: Mapping[str, Sequence[narrow.Rows
     )
     for statement in narrow.make(rows, {"t": values.HIDDEN, "kind": told}):
         con.execute(statement)
+    # a code that is a null token is none, which the digits of a concept do not say
+    tokens = [str(row[0]) for row in con.execute(f"SELECT id FROM {narrow.CONCEPTS} WHERE null_token(code)").fetchall()]
+    if tokens and con.execute(f"SELECT 1 FROM narrow_coding WHERE cid IN ({', '.join(tokens)}) LIMIT 1").fetchone():
+        raise NotNarrowError
     for table in rows:
         bypatient.gather(con, narrow.of(table))
     narrow.note(con)

@@ -121,7 +121,9 @@ class Compiler:
             return None
         tail = "''"
         for part in (day, month):  # without a month the day says nothing
-            some = f"CASE WHEN {part} IS NULL THEN '' ELSE '-' || lpad({part}, 2, '0') || {tail} END"
+            # not lpad, which cuts what is longer: month 112 is none, and not the eleventh
+            two = f"CASE WHEN length({part}) < 2 THEN '0' || {part} ELSE {part} END"
+            some = f"CASE WHEN {part} IS NULL THEN '' ELSE '-' || {two} || {tail} END"
             tail = some if part is not None else "''"
         return f"{year} || {tail}"
 
@@ -151,7 +153,8 @@ class Compiler:
         sql = self.text(self.rule.columns.get(name), time=name in _TIMES)
         if sql is None:
             return "NULL"
-        return f"left({sql}, 10)" if name == "birth_date" else sql
+        # only a time of day is cut off: what stands behind a day otherwise makes it none
+        return f"CASE WHEN substring({sql}, 11, 1) = 'T' THEN left({sql}, 10) ELSE {sql} END" if name == "birth_date" else sql
 
     def _common(self) -> dict[str, str]:
         """Return SQL of the columns that concept and coding repeat."""
@@ -271,7 +274,7 @@ class Compiler:
         unexcluded = [f"({self.column('excluded')}) IS NULL"] if "excluded" in self.rule.columns else []
         statements = []
         place = 0
-        counted, displays, tokens = [], [], []
+        codings = []
         for coding in concept.codings:
             self._lookups.clear()
             values = self._coding(coding)
@@ -279,17 +282,18 @@ class Compiler:
                 continue
             test, before = present[place], present[:place]
             place += 1
-            if coding.code is None:
-                counted.append(f"CAST({test} AS INTEGER)")
-            else:
-                counted.append(f"CAST({test} AND NOT null_token({values['code']}) AS INTEGER)")
-                tokens.append(f"CASE WHEN null_token({values['code']}) THEN {values['code']} END")
-            displays.append(coding)
+            codings.append((coding, test))
             values["position"] = " + ".join(["1", *(f"CAST({earlier} AS INTEGER)" for earlier in before)])
             row = {"element": quote(concept.element), **self._common(), **values, "concept": "1"}
             statements.append(self._insert("coding", {n: row[n] for n in CODING.names if n in row}, [test, *unexcluded]))
         self._lookups.clear()
-        shown = [sql for coding in displays if (sql := (self._coding(coding) or {})["display"]) != "NULL"]
+        counted, shown, tokens = [], [], []
+        for coding, test in codings:
+            values = self._coding(coding) or {}
+            code, display = values["code"], values["display"]
+            counted.append(f"CAST({test} AND NOT null_token({code}) AS INTEGER)")
+            tokens.append(f"CASE WHEN {test} AND null_token({code}) THEN {code} END")
+            shown += [display] if display != "NULL" else []
         texts = [sql for sql in (self.text(concept.text), *shown, *tokens) if sql is not None]
         row = {
             "element": quote(concept.element),
