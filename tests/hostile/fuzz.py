@@ -57,14 +57,17 @@ _READ = (
     "assert p.total('read') == p.total('profiled') + p.total('rejected'); "
     "assert 'unreadable' not in {e.status for e in l.entries.values()} or sys.argv[2] in ('parquet', 'csv', 'hl7'); print(p.total('read'))"
 )
-#: Random sources against plain Python: rows, not only that they are read.
+#: Random sources against plain Python: rows and counts, not only that they are read.
 _ASK = (
-    "import sys; from pathlib import Path; from ehrready.readers import blocks, leaves; from tests.hostile import test_oracles as oracles; "
-    "seed = int(sys.argv[2]); leaves.FEW = (2048, 0, 5)[seed % 3]; blocks.BLOCK_BYTES = (1 << 25, 200_000)[seed % 2]; "
-    "ask = {'fhir': oracles.fhir_problems, 'hl7v2': oracles.hl7v2_problems}[sys.argv[3]]; "
-    "problems = ask(Path(sys.argv[1]), seed, int(sys.argv[4]), shared=seed % 4 < 2); sys.exit(str(problems) if problems else 0)"
+    "import sys; from pathlib import Path; from ehrready.readers import blocks, leaves; from tests.hostile import test_oracles as rows, test_profile_oracle as counts; "
+    "folder, seed, n = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[4]); "
+    "leaves.FEW = (2048, 0, 5)[seed % 3]; blocks.BLOCK_BYTES = (1 << 25, 200_000)[seed % 2]; "
+    "asks = {'fhir': lambda: rows.fhir_problems(folder, seed, n, shared=seed % 4 < 2), 'hl7v2': lambda: rows.hl7v2_problems(folder, seed, n, shared=seed % 4 < 2), "
+    "'omop': lambda: counts.omop_problems(folder, seed, n), 'fhir-counts': lambda: counts.fhir_problems(folder, seed, n), "
+    "'hl7v2-counts': lambda: counts.hl7v2_problems(folder, seed, n)}; "
+    "problems = asks[sys.argv[3]](); sys.exit(str(problems) if problems else 0)"
 )
-ORACLES = {"fhir": 3000, "hl7v2": FILES}
+ORACLES = {"fhir": 3000, "hl7v2": FILES, "omop": 16, "fhir-counts": 1200, "hl7v2-counts": FILES}
 
 
 def _asked(seed: int) -> int:
