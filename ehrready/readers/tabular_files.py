@@ -222,8 +222,8 @@ class Sandbox:
         """Return the columns of a scan that can be read to its end; raises DamagedError."""
         try:
             described = self._con.execute(f"DESCRIBE SELECT * FROM {scan}").fetchall()
-            # the last value needs every page: counts and extremes would come from the footer
-            self._con.execute(f"SELECT last(COLUMNS(*)) FROM {scan}").fetchall()
+            # the last value needs every page (counts and extremes would come from the footer); its hash is a number, whatever type it has
+            self._con.execute(f"SELECT hash(last(COLUMNS(*))) FROM {scan}").fetchall()
         except (duckdb.Error, UnicodeError) as error:
             if lacks(error):
                 raise  # no fault of the file

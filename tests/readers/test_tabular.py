@@ -306,6 +306,16 @@ def test_a_broken_reference_table_is_not_passed_over(tmp_path: Path) -> None:
         assert run.rows("SELECT system, code FROM coding") == [("OMOP", "5")]
 
 
+@pytest.mark.parametrize(
+    "value", ["TIMESTAMPTZ '2024-01-02 03:04:05+00'", "INTERVAL 3 DAY", "{'a': [1, NULL]}", "TIME '03:04:05'", "'\\xff'::BLOB"]
+)
+def test_a_sound_file_is_read_whatever_types_it_has(tmp_path: Path, value: str) -> None:
+    """Values stay in the engine: Python knows some of its types only with packages that nobody installed."""
+    path = write(tmp_path / "visit_occurrence.parquet", f"SELECT 1 AS visit_occurrence_id, 2 AS person_id, {value} AS local FROM range(9)")
+    with reading([path]) as run:
+        assert (run.ledger[path.name]["status"], run.ledger[path.name]["profiled"]) == ("read", 9)
+
+
 def test_an_empty_table_is_read_and_has_no_rows(tmp_path: Path) -> None:
     path = write(tmp_path / "note.parquet", "SELECT 1 AS note_id, 2 AS person_id WHERE false")
     with reading([path]) as run:
