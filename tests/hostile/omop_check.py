@@ -49,7 +49,8 @@ def problems(folder: Path, *, short: bool) -> dict[str, Any]:
         found |= _sums(rows, wanted)
         if not (found and not narrow.there(con)):  # else the rows are not those that were meant
             profile = measure(con, ledger, store=Store.open(None))
-            found |= profile_oracle.differences(profile.frames, profile_check.wanted(wanted), profile_check.NAMES)
+            frames = profile_check.wanted(wanted) | omop_oracle.frames(wanted)
+            found |= profile_oracle.differences(profile.frames, frames, (*profile_check.NAMES, "types", "columns"))
     return found
 
 

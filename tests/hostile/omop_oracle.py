@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from ehrready.profile import Frame
 from ehrready.tables import POSITION_BITS
 from tests.hostile.table_oracle import Column, File, is_null, load
 
@@ -253,11 +254,10 @@ def _dead(files: Sequence[Rows]) -> dict[str, Row]:
     return found
 
 
-def table_of(path: Path, columns: Sequence[str]) -> str:
-    """Return the table of the CDM that a file of these columns is, ``""`` for none."""
+def table_of(path: Path, columns: Sequence[str]) -> tuple[str, bool]:
+    """Return the name of the table that a file is, and whether the CDM has such a table of these columns."""
     name = re.sub(r"([-_.][0-9]+)+$", "", re.sub(r"\.(parquet|csv|tsv)(\.gz)?$", "", path.name.lower()))
-    there = {column.lower() for column in columns}
-    return name if name in KNOWN and there.issuperset(KNOWN[name]) else ""
+    return name, name in KNOWN and {column.lower() for column in columns}.issuperset(KNOWN[name])
 
 
 def read(paths: Sequence[Path]) -> tuple[Tables, list[tuple[str, int, int, dict[str, int]]]]:
@@ -266,16 +266,18 @@ def read(paths: Sequence[Path]) -> tuple[Tables, list[tuple[str, int, int, dict[
     files = [(number, path, load(path)) for number, path in enumerate(paths, 1)]
     by_table: dict[str, list[tuple[int, Rows]]] = defaultdict(list)
     ledger = []
-    for number, path, file in files:
+    tables = [table_of(path, [column.name for column in file.columns]) for _, path, file in files]
+    unknown = sorted({name for name, known in tables if not known})
+    for (number, _, file), (name, known) in zip(files, tables, strict=True):
         rows = Rows(file)
-        table = table_of(path, [column.name for column in file.columns]) if file.columns else ""
-        by_table[table or "\0"].append((number, rows))
         rejected = sum(file.rejected.values())
-        if table in _VOCABULARY:
-            ledger.append(("reference", rejected if table in {"concept", "vocabulary"} else 0, rejected, dict(file.rejected)))
+        if known:
+            by_table[name].append((number, rows))
+        if known and name in _VOCABULARY:
+            ledger.append(("reference", rejected if name in {"concept", "vocabulary"} else 0, rejected, dict(file.rejected)))
         else:
             ledger.append(("read", len(file.places) + rejected, rejected, dict(file.rejected)))
-            _count(found, table, rows)
+            _count(found, name if known else "", name if known else f"table-{unknown.index(name) + 1:02d}", rows)
     words = Vocabulary(*([rows for _, rows in by_table[name]] for name in ("concept", "vocabulary")))
     deaths = _dead([rows for _, rows in by_table["death"]])
     joined = bool(by_table["death"])
@@ -290,14 +292,27 @@ def read(paths: Sequence[Path]) -> tuple[Tables, list[tuple[str, int, int, dict[
     return found, ledger
 
 
-def _count(found: Tables, table: str, rows: Rows) -> None:
+def _count(found: Tables, table: str, shown: str, rows: Rows) -> None:
     """Count a file's rows and the cells of columns that nothing is made of."""
-    found["types"].append({"format": "omop" if table else "table", "type": table, "n": len(rows.places)})
+    found["types"].append({"format": "omop" if table else "table", "type": shown, "n": len(rows.places)})
     for name, column in rows.columns.items():
         if name not in USED.get(table, ()):
             texts = [(column.empty(i), column.kind == "text" and is_null(column.text(i) or "x")) for i in range(len(rows.places))]
-            found["generic_column"].append({"table": table, "column": name, "kind": column.kind, "rows": len(texts), "missing": sum(e for e, _ in texts),
+            found["generic_column"].append({"table": shown, "column": name, "kind": column.kind, "rows": len(texts), "missing": sum(e for e, _ in texts),
                                             "null_token": sum(n for _, n in texts)})  # fmt: skip
+
+
+def frames(tables: Tables) -> dict[str, Frame]:
+    """Return the frames of the tables and of the columns that nothing is made of, whose names do not leave."""
+    types: Frame = {(one, name): (int(n),) for one, name, n in counted(tables["types"], ("format", "type"), ("n",))}
+    columns: Frame = {}
+    names: dict[str, list[str]] = defaultdict(list)
+    for row in tables["generic_column"]:
+        names[row["table"]].append(row["column"])
+    for table, column, kind, *numbers in counted(tables["generic_column"], ("table", "column", "kind"), ("rows", "missing", "null_token")):
+        place = sorted({*names[table]}).index(column) + 1
+        columns[table, f"column-{place:02d}", kind] = tuple(map(int, numbers))
+    return {"types": types, "columns": columns}
 
 
 def counted(rows: Sequence[Row], keys: Sequence[str], values: Sequence[str]) -> Iterator[tuple[str, ...]]:

@@ -149,7 +149,10 @@ class Strange(Maker):
             if self.odds(0.15):
                 continue
             for part in range(self.rng.choice([1, 1, 1, 2, 3])):
-                self._file(folder / f"{name}-{part:04d}", self.table(name))
+                table = self.table(name)
+                if self.odds(0.02):  # no table of the CDM any more
+                    table = table.drop_columns([column for column in table.column_names if column.lower() == "person_id"])
+                self._file(folder / f"{'mystery' if self.odds(0.02) else name}-{part:04d}", table)
         rows = [row for row in [*_VOCABULARY, *_MORE_CONCEPTS] if self.odds(0.8)]
         for i, some in enumerate((rows[::2], rows[1::2]) if self.odds(0.3) else (rows,)):
             if self.odds(0.8):

@@ -14,13 +14,13 @@ from ehrready.readers.fhir import FhirReader
 from ehrready.readers.hl7v2 import Hl7v2Reader
 from ehrready.tables import ALL
 from ehrready.terminology.releases import Store
-from tests.hostile import profile_codes, profile_oracle, profile_rows
+from tests.hostile import profile_codes, profile_oracle, profile_overlaps, profile_rows
 from tests.hostile.profile_rows import Tables
 
 #: Frames that the oracles tell.
 NAMES = (
     "states", "volume", "patients", "history", "categories", "excluded", "defects", "classes", "codes", "systems", "releases", "quarters", "currency",
-    "displays", "tables", "value_kinds", "units", "values", "relations",
+    "displays", "tables", "value_kinds", "units", "values", "relations", "overlaps",
 )  # fmt: skip
 
 
@@ -42,14 +42,16 @@ def wanted(tables: Tables) -> dict[str, Frame]:
     known = profile_rows.Records(tables)
     frames |= profile_codes.of_codings(known, judged, store)
     frames |= {"value_kinds": {}, "units": {}, "values": {}}
+    results: list[profile_rows.Row] = []
     if tables.get("observation"):
-        values = profile_codes.of_values(profile_codes.results(known, judged))
+        results = profile_codes.results(known, judged)
+        values = profile_codes.of_values(results)
         relations = values.pop("relations")
         if not known.rows["observation"]:
             relations = {key: row for key, row in relations.items() if key[0] != "observation.code"}
         frames |= values
         frames["relations"] |= relations
-    return frames
+    return frames | {"overlaps": profile_overlaps.overlaps(known, judged, results)}
 
 
 def problems(reader: FhirReader | Hl7v2Reader, files: Sequence[SourceFile]) -> dict[str, Any]:

@@ -40,8 +40,8 @@ _CARE = {"encounter", "observation", "medication", "procedure", "immunization"}
 _DATED = _CARE | {"condition", "report", "document"}
 _ENDED = {"encounter", "condition", "medication", "procedure"}
 GROUPS = ("sex", "age", "race", "ethnicity")
-#: An element in a record: patient, site, month, state.
-Seen = tuple[str | None, str | None, str, str]
+#: An element in a record: patient, site, month, state, record.
+Seen = tuple[str | None, str | None, str, str, int]
 
 
 def _year(at: str | None) -> int | None:
@@ -54,7 +54,7 @@ def states_of(known: Records) -> dict[str, list[Seen]]:
     seen: dict[str, list[Seen]] = defaultdict(list)
 
     def note(element: str, row: Row, visit: str | None, state: str) -> None:
-        seen[element].append((person(row), known.site(row, visit), month(row.get("at")), state))
+        seen[element].append((person(row), known.site(row, visit), month(row.get("at")), state, row["record"]))
 
     for element, (table, column) in SCALARS.items():
         for row in known.rows[table]:
@@ -78,8 +78,8 @@ def _states(seen: dict[str, list[Seen]], groups: dict[str | None, dict[str, str]
 
     def add(element: str, grouping: str, parts: dict[str, list[Seen]]) -> None:
         for group, rows in parts.items():
-            told = moments((who, state) for who, _, _, state in rows)
-            told |= moments((who, "*") for who, _, _, _ in rows)
+            told = moments((who, state) for who, _, _, state, _ in rows)
+            told |= moments((who, "*") for who, *_ in rows)
             frame.update({(element, grouping, group, state): values for state, values in told.items()})
 
     def by(rows: list[Seen], key: Callable[[Seen], str | None]) -> dict[str, list[Seen]]:

@@ -77,4 +77,4 @@ def test_strange_exports_are_read_and_counted_as_plain_python_does(seed: int, tm
 def test_an_oracle_that_is_wrong_is_found_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(profile_codes, "_SENTINELS", {-9999})
     Maker(1, tame=True).write(tmp_path)
-    assert set(omop_check.problems(tmp_path, short=True)) == {"value_kinds", "relations"}
+    assert set(omop_check.problems(tmp_path, short=True)) == {"value_kinds", "relations", "overlaps"}
