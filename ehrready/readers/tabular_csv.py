@@ -13,7 +13,7 @@ import gzip
 import io
 import re
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -47,6 +47,7 @@ _MAX_SPAN_CHARS = 1 << 20
 #: After so many stray quotes in one file no cell may contain a line end any more: bounds the work.
 _MAX_STRAY = 100
 _SURROGATES = re.compile("[\udc80-\udcff]")
+_REOPENED = re.compile(b' +"')
 
 
 @dataclass(slots=True)
@@ -237,12 +238,12 @@ def _fast(con: duckdb.DuckDBPyConnection, text: _Text, delimiter: str, width: in
 
 
 def _wrapped(con: duckdb.DuckDBPyConnection, width: int) -> bool:
-    """Whether quotes are no part of the text after all: more cells of STAGE are wrapped in them than have any elsewhere.
+    """Whether quotes are no part of the text after all: more cells of STAGE are wrapped in them than only begin with one.
 
     Else one bad row would leave its neighbours' cells with their quotes on.
     """
-    cells = " UNION ALL ".join(f"SELECT {name} AS c FROM {STAGE} WHERE contains({name}, '\"')" for name in _columns(width))
-    wrapped = "length(c) > 1 AND starts_with(c, '\"') AND ends_with(c, '\"')"
+    cells = " UNION ALL ".join(f"SELECT {name} AS c FROM {STAGE} WHERE starts_with({name}, '\"')" for name in _columns(width))
+    wrapped = "length(c) > 1 AND ends_with(c, '\"')"
     return bool(con.execute(f"SELECT coalesce(2 * count(*) FILTER (WHERE {wrapped}) > count(*), false) FROM ({cells})").fetchall()[0][0])
 
 
@@ -250,7 +251,7 @@ def _count_rows(path: Path, skip: int, *, quotes: bool) -> int | None:
     """Count the rows after ``skip`` lines: line feeds outside quotes, blank lines left out.
 
     Independent of any parser: within a row of RFC 4180 the quotes so far are even exactly outside quotes.  None
-    where that does not tell: a quote still open at the end, a carriage return that may end a line.
+    where that does not tell: a quote still open at the end or opened anew, a carriage return that may end a line.
     """
     rows, length, odd, last = 0, 0, False, 0  # length: bytes since the last row's end
     with path.open("rb") as stream:
@@ -259,6 +260,10 @@ def _count_rows(path: Path, skip: int, *, quotes: bool) -> int | None:
         while block := stream.read(_BLOCK):
             data = np.frombuffer(block, np.uint8)
             inside = np.bitwise_xor.accumulate(data == 34) ^ odd if quotes else np.zeros(len(data), np.bool_)
+            # DuckDB goes on with a cell at a quote that stands behind a closed one and blanks, to wherever that closes
+            closed = np.flatnonzero((data[:-1] == 34) & ~inside[:-1] & (data[1:] == 32)) if quotes else ()
+            if any(_REOPENED.match(block, int(at) + 1) for at in closed):
+                return None
             ends = np.flatnonzero((data == 10) & ~inside)
             returns = np.flatnonzero((data == 13) & ~inside)
             following = data[np.minimum(returns + 1, len(data) - 1)]
@@ -362,6 +367,14 @@ class _Feed:
         self._back.extendleft(reversed(self.taken[1:]))
 
 
+def _cells(lines: Iterable[str], delimiter: str) -> list[str] | None:
+    """Return the cells of the first row of some lines, without blanks before them (a quote may stand there), None where its quotes do not close."""
+    try:
+        return next(csv.reader(lines, delimiter=delimiter, strict=True, skipinitialspace=True))
+    except (csv.Error, StopIteration):
+        return None
+
+
 def _rows(lines: Iterator[str], delimiter: str, width: int) -> Iterator[list[str] | str]:
     """Yield the cells of each row, or the reason why it is rejected; blank lines are no rows.
 
@@ -369,6 +382,7 @@ def _rows(lines: Iterator[str], delimiter: str, width: int) -> Iterator[list[str
     """
     feed = _Feed(lines)
     stray = 0
+    padded = re.compile(rf'((?:^|{re.escape(delimiter)}) *"(?:[^"]|"")*") +(?=[{re.escape(delimiter)}\r\n]|$)')
     while (line := feed.line()) is not None:
         if line == "":
             yield "too-large"
@@ -376,9 +390,10 @@ def _rows(lines: Iterator[str], delimiter: str, width: int) -> Iterator[list[str
         if not line.strip("\r\n"):
             continue
         feed.taken = [line]
-        try:
-            row = next(csv.reader(feed, delimiter=delimiter, strict=True))
-        except (csv.Error, StopIteration):
+        row = _cells(feed, delimiter)
+        if row is None and len(feed.taken) == 1:  # blanks behind a closing quote: DuckDB takes them, too
+            row = _cells([padded.sub(r"\1", line)], delimiter)
+        if row is None:
             if len(feed.taken) > 1:
                 feed.put_back()
                 stray += 1

@@ -142,7 +142,9 @@ def header(head: bytes) -> tuple[str, list[str], int]:
     line = next(line for line in text.splitlines() if line.strip())
     bare = re.sub(r'"[^"]*"', "", line)
     delimiter = max(_DELIMITERS, key=bare.count)
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)
+    reader = csv.reader(
+        io.StringIO(text, newline=""), delimiter=delimiter, skipinitialspace=True
+    )  # as DuckDB: a quote may stand behind blanks
     try:
         names = next(row for row in reader if row)
     except (csv.Error, StopIteration) as error:
@@ -151,14 +153,16 @@ def header(head: bytes) -> tuple[str, list[str], int]:
 
 
 def decode_head(head: bytes) -> str:
-    """Decode the first bytes of a text file: UTF-8 or UTF-16 by its mark, else Latin-1."""
+    """Decode the first bytes of a text file: UTF-8 or UTF-16 by its mark, else UTF-8 or Latin-1."""
     if head[:2] in {b"\xff\xfe", b"\xfe\xff"}:
         return head[: len(head) // 2 * 2].decode("utf-16", "replace")
+    if head.startswith(b"\xef\xbb\xbf"):  # whatever follows: as Latin-1 the mark would be part of the first name
+        return head[3:].decode("utf-8", "replace")
     try:
-        return head.removeprefix(b"\xef\xbb\xbf").decode("utf-8")
+        return head.decode("utf-8")
     except UnicodeDecodeError as error:
         if error.start >= len(head) - 8:  # the 64 KiB ended inside a character
-            return head[: error.start].decode("utf-8", "replace").removeprefix("\ufeff")
+            return head[: error.start].decode("utf-8", "replace")
         return head.decode("latin-1")
 
 

@@ -63,11 +63,11 @@ _ASK = (
     "folder, seed, n = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[4]); "
     "leaves.FEW = (2048, 0, 5)[seed % 3]; blocks.BLOCK_BYTES = (1 << 25, 200_000)[seed % 2]; "
     "asks = {'fhir': lambda: rows.fhir_problems(folder, seed, n, shared=seed % 4 < 2), 'hl7v2': lambda: rows.hl7v2_problems(folder, seed, n, shared=seed % 4 < 2), "
-    "'omop': lambda: counts.omop_problems(folder, seed, n), 'fhir-counts': lambda: counts.fhir_problems(folder, seed, n), "
+    "'omop': lambda: counts.omop_problems(folder, seed, n), 'csv': lambda: counts.csv_problems(folder, seed, n), 'fhir-counts': lambda: counts.fhir_problems(folder, seed, n), "
     "'hl7v2-counts': lambda: counts.hl7v2_problems(folder, seed, n)}; "
     "problems = asks[sys.argv[3]](); sys.exit(str(problems) if problems else 0)"
 )
-ORACLES = {"fhir": 3000, "hl7v2": FILES, "omop": 16, "fhir-counts": 1200, "hl7v2-counts": FILES}
+ORACLES = {"fhir": 3000, "hl7v2": FILES, "omop": 16, "csv": 1000, "fhir-counts": 1200, "hl7v2-counts": FILES}
 
 
 def _asked(seed: int) -> int:

@@ -182,13 +182,13 @@ def load(path: Path) -> File:
     return delimited(path.read_bytes())
 
 
-def _decoded(data: bytes) -> list[str]:
+def lines_of(data: bytes) -> list[str]:
     """Return the lines of a text file; bytes that are no characters stay as marks of their own."""
     if data[:2] in {b"\xff\xfe", b"\xfe\xff"}:
         return io.StringIO(data.decode("utf-16"), newline="").readlines()
-    lines = data.removeprefix(b"\xef\xbb\xbf").splitlines(keepends=True)
-    bad = [line for line in lines if _broken(line)]
-    some = any(not line.isascii() for line in lines if not _broken(line))
+    raw = data.splitlines(keepends=True)
+    bad = [line for line in raw if _broken(line)]
+    some = any(not line.isascii() for line in raw if not _broken(line))  # a mark of UTF-8 is UTF-8
     text = data.removeprefix(b"\xef\xbb\xbf").decode("latin-1" if bad and not some else "utf-8", "surrogateescape")
     return io.StringIO(text, newline="").readlines()
 
@@ -203,7 +203,7 @@ def _broken(line: bytes) -> bool:
 
 def delimited(data: bytes) -> File:
     """Return what is in delimited text: a row that does not fit its header is rejected, alone."""
-    lines = _decoded(data)
+    lines = lines_of(data)
     first = next(i for i, line in enumerate(lines) if line.strip())
     bare = re.sub('"[^"]*"', "", lines[first])
     mark = max(",\t;|", key=bare.count)
@@ -211,8 +211,8 @@ def delimited(data: bytes) -> File:
     found = _parsed(lines[first + 1 :], mark, len(names), quotes=True)
     if mark == "\t" and found[2]:  # files of tabs that know no quotes: every line is a row, and cells are not wrapped in quotes as a rule
         plain = _parsed(lines[first + 1 :], mark, len(names), quotes=False)
-        cells = [cell for row in plain[1] for cell in row if '"' in cell]
-        wrapped = sum(len(cell) > 1 and cell[0] == cell[-1] == '"' for cell in cells)
+        cells = [cell for row in plain[1] for cell in row if cell.startswith('"')]
+        wrapped = sum(len(cell) > 1 and cell[-1] == '"' for cell in cells)
         if not plain[2] and 2 * wrapped <= len(cells):
             found = plain
     places, rows, rejected = found
@@ -251,7 +251,7 @@ def _parsed(lines: Sequence[str], mark: str, width: int, *, quotes: bool) -> tup
 def _row(lines: Sequence[str], mark: str) -> tuple[list[str], int]:
     """Return the cells of the row that begins with a line, and how many lines it takes; ValueError where its quotes do not close."""
     cells: list[str] = []
-    cell, quoted, n = "", False, 0
+    cell, quoted, closed, n = "", False, False, 0
     for n, line in enumerate(lines, 1):
         i = 0
         while i < len(line):
@@ -260,15 +260,16 @@ def _row(lines: Sequence[str], mark: str) -> tuple[list[str], int]:
                 if char == '"' and line[i + 1 : i + 2] == '"':
                     cell, i = cell + '"', i + 1
                 elif char == '"':
-                    quoted = False
-                    if line[i + 1 : i + 2] not in {mark, "\r", "\n", ""}:
+                    quoted, closed = False, True
+                    if line[i + 1 :].lstrip(" ")[:1] not in {mark, "\r", "\n", ""}:
                         raise ValueError
+                    i += len(line[i + 1 :]) - len(line[i + 1 :].lstrip(" "))
                 else:
                     cell += char
-            elif char == '"' and not cell and (i == 0 or line[i - 1] == mark):
-                quoted = True
+            elif char == '"' and not cell.strip(" ") and not closed:  # behind blanks, too
+                cell, quoted = "", True
             elif char == mark:
-                cells, cell = [*cells, cell], ""
+                cells, cell, closed = [*cells, cell], "", False
             elif char not in "\r\n":
                 cell += char
             i += 1

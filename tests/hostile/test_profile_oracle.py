@@ -10,11 +10,14 @@ from typing import Any
 import duckdb
 import pytest
 
+from ehrready.engines.duckdb import open_engine
 from ehrready.readers import tabular_narrow
 from ehrready.readers.base import Event, SourceFile
 from ehrready.readers.fhir import FhirReader
 from ehrready.readers.hl7v2 import Hl7v2Reader
-from tests.hostile import fhir_cases, hl7v2_cases, omop_check, profile_check, profile_codes
+from ehrready.readers.tabular_csv import stage
+from ehrready.tables import POSITION_BITS
+from tests.hostile import csv_cases, fhir_cases, hl7v2_cases, omop_check, profile_check, profile_codes, table_oracle
 from tests.hostile.omop_cases import Maker
 from tests.hostile.omop_strange import Strange
 
@@ -43,6 +46,32 @@ def omop_problems(folder: Path, seed: int, count: int) -> dict[str, Any]:
         if found := omop_check.problems(maker.write(folder / str(number)), short=number % 8 != 7):
             return {"export": number, **found}
     return {}
+
+
+def csv_problems(folder: Path, seed: int, count: int) -> dict[str, Any]:
+    """Read random delimited text, all at once and row by row; returns what is not as plain Python says."""
+    with open_engine(threads=1) as con:
+        for number in range(seed * count, (seed + 1) * count):
+            data = csv_cases.delimited(number)
+            (folder / "x.csv").write_bytes(data)
+            wanted = table_oracle.delimited(data)
+            rows = [(place, *(column.cells[i].strip(" ") or None for column in wanted.columns)) for i, place in enumerate(wanted.places)]
+            for fast in (
+                (True,) if "\t" in table_oracle.lines_of(data)[0] else (True, False)
+            ):  # quotes may be no quotes there, which one row cannot tell
+                staged = stage(con, folder / "x.csv", 1, folder, fast=fast)
+                names = ", ".join(f"nullif(trim(c{i}, ' '), '')" for i in range(len(wanted.columns)))
+                found = con.execute(
+                    f"SELECT ({staged.relation.record}) - (1::BIGINT << {POSITION_BITS}), {names} FROM {staged.relation.sql} ORDER BY 1"
+                ).fetchall()
+                reasons = {reason: n for reason, (_, n) in staged.rejected.items()}
+                if (staged.read, reasons, found) != (len(rows) + wanted.rejected.total(), dict(wanted.rejected), rows):
+                    return {"text": number, "fast": fast, "found": (staged.read, reasons, found), "wanted": (dict(wanted.rejected), rows)}
+    return {}
+
+
+def test_delimited_text_is_read_as_plain_python_reads_it(tmp_path: Path) -> None:
+    assert csv_problems(tmp_path, 1, 150) == {}
 
 
 def test_the_counts_of_strange_resources_are_those_of_plain_python(tmp_path: Path) -> None:

@@ -98,3 +98,23 @@ def test_files_with_tabs_that_know_no_quotes_are_read_as_they_stand(tmp_path: Pa
     assert not any(entry.rejected for entry in ledger.entries.values())
     assert len(_codes(profile.frames, "condition.code")) == 3
     assert {key[1] for key in profile.frames["codes"]} == {"snomed"}
+
+
+@pytest.mark.parametrize("bad", [b"", b"3,6,\xff\n", b'3,6,"x"y\n'])
+def test_a_mark_of_utf_8_and_blanks_before_quotes_are_no_part_of_a_name_or_cell(bad: bytes, tmp_path: Path) -> None:
+    """With a byte that is no UTF-8 in the file the first column had another name, and the file was no table of OMOP; with a bad row blanks kept quotes on."""
+    rows = b'\xef\xbb\xbf"person_id", "condition_concept_id",condition_source_value\n"1", "5","\xc3\xa9"\n"2" ,"6",x\n' + bad
+    (tmp_path / "condition_occurrence.csv").write_bytes(rows)
+    profile, ledger, _ = pipeline.read_profile([str(tmp_path)], Options(internal=True))
+    assert (ledger.entries[1].format, ledger.entries[1].profiled, ledger.entries[1].rejected) == ("omop", 2, int(bool(bad)))
+    assert _codes(profile.frames, "condition.code") == {("omop", "5"): 1, ("omop", "6"): 1}
+    assert profile.patients == 2
+
+
+def test_a_quote_behind_a_closed_one_swallows_no_rows(tmp_path: Path) -> None:
+    """DuckDB goes on with the cell, to the next quote there is; the rows between were neither read nor rejected."""
+    rows = '1,5,"x"  "y\n2,5,z\n3,5,z\n4,6,"z"\n5,6,"a\nb"\n'
+    (tmp_path / "condition_occurrence.csv").write_text("person_id,condition_concept_id,condition_source_value\n" + rows)
+    profile, ledger, _ = pipeline.read_profile([str(tmp_path)], Options(internal=True))
+    assert (ledger.entries[1].read, ledger.entries[1].reasons) == (5, {"invalid-csv": 1})
+    assert _codes(profile.frames, "condition.code") == {("omop", "5"): 2, ("omop", "6"): 2}
