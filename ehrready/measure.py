@@ -138,6 +138,8 @@ def _records(con: duckdb.DuckDBPyConnection, frames: dict[str, Frame], store: St
     counted, known = empty(), threading.Event()
     try:
         states_of = beside.begin(functools.partial(_states, frames=counted, tables=tables, temp=temp, known=known))
+        # narrow results are as they are: nothing of what is made of them is needed
+        same = beside.begin(functools.partial(relations.alike, tables=tables)) if narrow.there(con) else None
         codings.measure(con, frames, store, temp)
     finally:
         known.set()
@@ -147,7 +149,7 @@ def _records(con: duckdb.DuckDBPyConnection, frames: dict[str, Frame], store: St
     states_of.result()
     for name, rows in counted.items():
         frames[name].update(rows)
-    relations.measure(con, frames, tables, alone.result())
+    relations.measure(con, frames, tables, alone.result(), same.result() if same is not None else None)
 
 
 def _states(con: duckdb.DuckDBPyConnection, *, frames: dict[str, Frame], tables: Sequence[str], temp: str, known: threading.Event) -> None:

@@ -52,6 +52,8 @@ CODINGS = 2
 #: What only a result that may be there twice is asked for: a view of the files.
 DETAIL = {"record": "BIGINT", "unit": "VARCHAR", "unit_code": "VARCHAR", "range_low": "DOUBLE", "range_high": "DOUBLE"}
 CONCEPTS = "narrow_concept"
+#: Ids are looked at as bits where there are at most so many bits for each.
+_BITS_EACH = 8
 #: First characters of the texts that ``null_token`` knows (upper case, and what stands before them).
 _FIRST = quote('UuNnSs\u017f-.?#<(\\" \t\r\n')
 
@@ -238,16 +240,22 @@ def tables(con: duckdb.DuckDBPyConnection) -> list[str]:
 def duplicates(con: duckdb.DuckDBPyConnection, table: str) -> tuple[int, int, int]:
     """Return surplus records under an id given twice, records with an id, and the patients of ids given twice.
 
-    Ids are compared in runs of 64: a run whose bits are as many as its records has none twice, so that few groups are made.
+    Ids of one source that lie close together are compared as bits, one each; others in runs of 64: a run whose bits are as many as its records has none twice, so that few groups are made.
     """
     where, run, rows = "id IS NOT NULL", "src, id >> 6", of(table)
-    total = con.execute(f"SELECT count(*) FROM {rows} WHERE {where}").fetchone() or (0,)
+    total, low, high, sources = con.execute(f"SELECT count(id), min(id), max(id), max(src) - min(src) + 1 FROM {rows}").fetchall()[0]
+    if not total:
+        return 0, 0, 0
+    if sources == 1 and high - low < _BITS_EACH * total:
+        distinct = con.execute(f"SELECT bit_count(bitstring_agg(id, {low}, {high})) FROM {rows}").fetchall()[0][0]
+        if distinct == total:
+            return 0, int(total), 0
     con.execute(
         f"CREATE OR REPLACE TEMP TABLE suspect AS SELECT src, id >> 6 AS run FROM {rows} WHERE {where} GROUP BY {run} "
         "HAVING count(*) <> bit_count(bit_or(1::UBIGINT << (id & 63)::UBIGINT))"
     )
     if not con.execute("SELECT 1 FROM suspect LIMIT 1").fetchone():
-        return 0, int(total[0]), 0
+        return 0, int(total), 0
     con.execute(
         f"CREATE OR REPLACE TEMP TABLE twice AS SELECT src, id, count(*) - 1 n FROM {rows} n SEMI JOIN suspect s "
         f"ON n.src = s.src AND (n.id >> 6) = s.run WHERE {where} GROUP BY 1, 2 HAVING count(*) > 1"
@@ -256,7 +264,7 @@ def duplicates(con: duckdb.DuckDBPyConnection, table: str) -> tuple[int, int, in
         f"SELECT (SELECT coalesce(sum(n), 0) FROM twice), (SELECT count(DISTINCT p) FROM {rows} n SEMI JOIN twice w "
         f"ON n.src = w.src AND n.id = w.id WHERE {where})"
     ).fetchone() or (0, 0)
-    return int(row[0]), int(total[0]), int(row[1])
+    return int(row[0]), int(total), int(row[1])
 
 
 def shared_visits(con: duckdb.DuckDBPyConnection) -> tuple[int, int, int]:

@@ -16,6 +16,7 @@ from ehrready import bypatient, narrow
 from ehrready.engines.duckdb import is_duckdb, quote
 from ehrready.profile import Frame
 from ehrready.readers.arrays import integers, numbers
+from ehrready.tables import table_of
 from ehrready.valuesets import VALUE_SETS
 
 if TYPE_CHECKING:
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
 
 #: Results whose duplicates are looked for in one statement.
 AT_ONCE = 8_000_000
+#: A number of a patient with a time of day.
+_TIMED = "clock IS NOT NULL AND v IS NOT NULL AND p IS NOT NULL"
 
 
 def apart(con: duckdb.DuckDBPyConnection, tables: Sequence[str]) -> tuple[Frame, Frame]:
@@ -35,13 +38,26 @@ def apart(con: duckdb.DuckDBPyConnection, tables: Sequence[str]) -> tuple[Frame,
     return ids, categories
 
 
-def measure(con: duckdb.DuckDBPyConnection, frames: dict[str, Frame], tables: Sequence[str], found: tuple[Frame, Frame]) -> None:
-    """Fill ``categories`` and the rows of ``relations`` about identities, with what :func:`apart` ``found``; flags of a record are ehrready.states."""
+def measure(
+    con: duckdb.DuckDBPyConnection,
+    frames: dict[str, Frame],
+    tables: Sequence[str],
+    found: tuple[Frame, Frame],
+    same: bypatient.Numbers | None = None,
+) -> None:
+    """Fill ``categories`` and the rows of ``relations`` about identities, with what :func:`apart` ``found``; flags of a record are ehrready.states.
+
+    ``same``: what :func:`alike` found where it was asked beside.
+    """
     frame = frames["relations"]
     frame.update(found[0])
-    _copies(con, frame, tables)
+    _copies(con, frame, tables, same)
     _visits(con, frame, tables)
     frames["categories"].update(found[1])
+    short = narrow.tables(con)
+    for element in VALUE_SETS:
+        if table_of(element) in short:  # the CDM has no administrative code of a record: all lack it
+            frames["categories"][element, ""] = frames["states"][element, "all", "", "*"][:2]
 
 
 def _ids(con: duckdb.DuckDBPyConnection, frame: Frame, tables: Sequence[str]) -> None:
@@ -68,35 +84,43 @@ def _ids(con: duckdb.DuckDBPyConnection, frame: Frame, tables: Sequence[str]) ->
             frame[f"{table}.id", "duplicate-id"] = (int(row[0]), int(total[0]), int(row[1]))
 
 
-def _copies(con: duckdb.DuckDBPyConnection, frame: Frame, tables: Sequence[str]) -> None:
-    """Count surplus records: the same number for a patient, code and time of day."""
+def _copies(con: duckdb.DuckDBPyConnection, frame: Frame, tables: Sequence[str], found: bypatient.Numbers | None) -> None:
+    """Count surplus records: the same number for a patient, code and time of day; ``found`` is what :func:`alike` has found already."""
     if "observation" not in tables:
         return
-    short = narrow.tables(con)
-    told, kind, own, rows = "reading", "source_type", "o.encounter_id, o.status", "observation"
-    if "observation" in short:
-        told, kind, own, rows = (
-            narrow.of("observation"),
-            "src",
-            "o.e",
-            f"(SELECT * FROM {narrow.of('observation')} JOIN narrow_detail USING (record))",
+    rows, number = _hashed(con)
+    if found is None:
+        found = alike(con, tables)
+    if found is not None and not len(found):  # as usual
+        (results,) = con.execute("SELECT n FROM timed").fetchall()[0]
+        frame["observation.code", "duplicate-record"] = frame["observation.code", "near-duplicate"] = (0, int(results), 0)
+        return
+    timed = f"{_TIMED} AND r > 0"
+    if found is None:  # another engine has other means, and other hashes
+        con.execute(
+            f"CREATE TEMP TABLE alike AS SELECT h FROM (SELECT {number} AS h FROM {rows} WHERE {timed}) GROUP BY h HAVING count(*) > 1"
         )
-    timed = "clock IS NOT NULL AND v IS NOT NULL AND p IS NOT NULL"
-    # few are there twice: they are looked for by one number first, which has the code where it is at hand
-    short_way = "observation" in short
-    # half of it, since what is alike is looked at again: it is sorted in half the time
-    timed, number = (timed, "(hash(p, clock, v) >> 32)::UINTEGER") if short_way else (f"{timed} AND r > 0", "hash(p, r, clock, v)")
-    _alike(con, f"SELECT {number} AS h FROM {told} n WHERE {timed}", told)
-    found, timed = f"{told} WHERE {timed} AND {number} IN (SELECT h FROM alike)", f"{timed} AND r > 0"
-    if short_way:
+    else:
+        con.register("_alike", pa.Table.from_arrays([integers(found).view(pa.uint64())], names=["h"]))
+        con.execute("CREATE TEMP TABLE alike AS SELECT h FROM _alike")
+        con.unregister("_alike")
+    if rows == "reading":
+        kind, own, details, same = (
+            "source_type",
+            "o.encounter_id, o.status",
+            "observation",
+            f"reading WHERE {timed} AND {number} IN (SELECT h FROM alike)",
+        )
+    else:
+        kind, own, details = "src", "o.e", f"(SELECT * FROM {rows} JOIN narrow_detail USING (record))"
         # in a table of their own: in one statement the engine joins all results to all of them
-        con.execute(f"CREATE TEMP TABLE alike_record AS SELECT record FROM {found}")
-        found = f"reading WHERE record IN (SELECT record FROM alike_record) AND {timed}"
-    con.execute(f"CREATE TEMP TABLE same AS SELECT p, r, clock, v FROM {found} GROUP BY ALL HAVING count(*) > 1")
+        con.execute(f"CREATE TEMP TABLE alike_record AS SELECT record FROM {rows} WHERE {_TIMED} AND {number} IN (SELECT h FROM alike)")
+        same = f"reading WHERE record IN (SELECT record FROM alike_record) AND {timed}"
+    con.execute(f"CREATE TEMP TABLE same AS SELECT p, r, clock, v FROM {same} GROUP BY ALL HAVING count(*) > 1")
     con.execute(
         # a copy under the same id is a duplicate-id and counted there
         f"CREATE TEMP TABLE copies AS SELECT s.p, s.r, s.clock, s.v, {own}, o.unit, o.unit_code, o.range_low, o.range_high, "
-        f"count(DISTINCT coalesce(o.{kind} || ' ' || o.id, o.record::VARCHAR)) c FROM same s JOIN reading g USING (p, r, clock, v) JOIN {rows} o "
+        f"count(DISTINCT coalesce(o.{kind} || ' ' || o.id, o.record::VARCHAR)) c FROM same s JOIN reading g USING (p, r, clock, v) JOIN {details} o "
         "USING (record) GROUP BY ALL"
     )
     row = con.execute(
@@ -109,25 +133,39 @@ def _copies(con: duckdb.DuckDBPyConnection, frame: Frame, tables: Sequence[str])
     frame["observation.code", "near-duplicate"] = (int(near[0]), int(row[0]), int(near[1]))
 
 
-def _alike(con: Any, hashes: str, rows: str) -> None:
-    """Create ``alike``: the hashes of some ``rows`` (``n``) that are there twice, each of a patient's.
+def _hashed(con: Any) -> tuple[str, str]:
+    """Return a table of results and the SQL of a number of each that those which are there twice share: few do.
+
+    Narrow results are as they are read, so that they can be looked at beside other work; their codes are not at hand.
+    """
+    if "observation" in narrow.tables(con):
+        return narrow.of("observation"), "hash(p, clock, v)"
+    return "reading", "hash(p, r, clock, v)"
+
+
+def alike(con: Any, tables: Sequence[str]) -> bypatient.Numbers | None:
+    """Return the numbers (``_hashed``) that more than one result of a patient has; None where the engine is to look for them.
 
     Sorted they stand side by side, and NumPy sorts them sooner than the engine makes as many groups as rows.  More than
     ``AT_ONCE`` are looked at in parts, since there may not be memory for all at once.
     """
-    if not is_duckdb(con):  # another engine has other means, and other hashes
-        con.execute(f"CREATE TEMP TABLE alike AS SELECT h FROM ({hashes}) GROUP BY h HAVING count(*) > 1")
-        return
+    if "observation" not in tables or not is_duckdb(con):
+        return None
+    rows, number = _hashed(con)
+    timed = _TIMED if rows != "reading" else f"{_TIMED} AND r > 0"
     (results,) = con.execute(f"SELECT count(*) FROM {rows}").fetchall()[0]
     found = []
     parts = bypatient.parts(con, rows, int(results) // AT_ONCE + 1, sampled=AT_ONCE >= bypatient.LITTLE)
     for among in parts[:-1] or parts:  # what has no patient is no copy
-        hashed = numbers(con.sql(hashes + among).to_arrow_table().column("h"))
-        ordered = np.sort(hashed.view(f"u{hashed.itemsize}"))
+        hashed = numbers(con.sql(f"SELECT {number} AS h FROM {rows} n WHERE {timed}{among}").to_arrow_table().column("h"))
+        ordered = hashed.view(np.uint64)
+        if ordered.flags.writeable:
+            ordered.sort()
+        else:
+            ordered = np.sort(ordered)
+        del hashed
         found.append(np.unique(ordered[1:][ordered[1:] == ordered[:-1]]))
-    con.register("_alike", pa.Table.from_arrays([integers(np.concatenate(found)).view(pa.uint64())], names=["h"]))
-    con.execute("CREATE TEMP TABLE alike AS SELECT h FROM _alike")
-    con.unregister("_alike")
+    return np.concatenate(found)
 
 
 def _visits(con: duckdb.DuckDBPyConnection, frame: Frame, tables: Sequence[str]) -> None:
@@ -149,13 +187,9 @@ def _categories(con: duckdb.DuckDBPyConnection, frame: Frame, tables: Sequence[s
     short = narrow.tables(con)
     for element, sets in VALUE_SETS.items():
         table, _, column = element.partition(".")
-        if table not in tables:
+        if table not in tables or table in short:
             continue
         known = {family: f"({', '.join(map(quote, sorted(values)))})" for family, values in sets.items()}
-        if table in short:  # the CDM has no administrative code of a record
-            row = con.execute(f"SELECT count(*), count(DISTINCT p) FROM {narrow.of(table)}").fetchone() or (0, 0)
-            frame[element, ""] = (int(row[0]), int(row[1]))
-            continue
         value = (
             f"CASE WHEN v IS NULL THEN '' WHEN is_absent(v) THEN '?absent' WHEN null_token(v) AND lower(v) <> 'unknown' THEN '?null-token' WHEN lower(v) IN "
             f"{known['fhir']} THEN lower(v) WHEN length(source_type) = 3 AND upper(v) IN {known.get('hl7v2', known['fhir'])} THEN upper(v) ELSE '?other' END"
