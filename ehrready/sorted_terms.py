@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 class Grouping:
     """Groups of terms, each with its key in a frame: a term's group (-1: none), and what a group is within (a number that rises with the group's).
 
-    ``width``: of n, patients, Σn² and Σn·of (of the patient's codings within) so many are wanted.
+    ``width``: of n, patients, Σn² and Σn·of (of the patient's codings within) so many are wanted, 2 or 4.
     """
 
     frame: str
@@ -50,7 +50,7 @@ def grouping(con: duckdb.DuckDBPyConnection, frame: str, sql: str, width: int = 
 
 def count(con: duckdb.DuckDBPyConnection, frames: dict[str, Frame], groupings: Sequence[Grouping]) -> None:
     """Add the codings of narrow records to ``per_term``, and to the frames: terms and groups are of one element, so that each table has its own."""
-    sums = [np.zeros((len(one.names), 4), np.int64) for one in groupings]
+    sums = [np.zeros((len(one.names), one.width), np.int64) for one in groupings]
     with bypatient.Sorting(con) as work:
         for table in narrow.tables(con):
             source = narrow.of(table)
@@ -70,22 +70,22 @@ def count(con: duckdb.DuckDBPyConnection, frames: dict[str, Frame], groupings: S
                 sums = [whole + more for whole, more in zip(sums, by_group, strict=True)]
     for one, whole in zip(groupings, sums, strict=True):
         for place in np.flatnonzero(whole[:, 0]).tolist():
-            frames[one.frame][one.names[place]] = tuple(whole[place, : one.width].tolist())
+            frames[one.frame][one.names[place]] = tuple(whole[place].tolist())
 
 
 def _part(groupings: Sequence[Grouping], columns: dict[str, Numbers]) -> tuple[tuple[Numbers, Numbers, Numbers], list[Numbers]]:
     """Return of some patients' codings the patient, the term and how many are the same; and their sums by each grouping."""
     patients, terms, first = bypatient.pairs(columns["p"], columns["q"])
     n = np.diff(first, append=len(columns["p"]))
-    return (patients, terms, n), [_moments(one, patients, terms, n.astype(np.float64)) for one in groupings]
+    return (patients, terms, n), [moments(one, patients, terms, n.astype(np.float64)) for one in groupings]
 
 
-def _moments(grouping: Grouping, patients: Numbers, terms: Numbers, n: Numbers) -> Numbers:
-    """Return a row of sums per group; a coding without a patient is its own cluster.  Sums of doubles are exact up to 2^53."""
+def moments(grouping: Grouping, patients: Numbers, terms: Numbers, n: Numbers) -> Numbers:
+    """Return a row of sums per group of what is sorted by patient and term; what has no patient is its own cluster.  Sums of doubles are exact up to 2^53."""
     groups = len(grouping.names)
+    if not len(terms) or (grouping.group < 0).all():
+        return np.zeros((groups, grouping.width), np.int64)
     group = grouping.group[terms]
-    if not groups or not len(group):
-        return np.zeros((groups, 4), np.int64)
     if group.min() < 0:
         told = group >= 0
         patients, group, n = patients[told], group[told], n[told]
@@ -94,15 +94,10 @@ def _moments(grouping: Grouping, patients: Numbers, terms: Numbers, n: Numbers) 
         patients, group, n = patients[order], group[order], n[order]
     at = np.flatnonzero(bypatient.begins(patients, group))
     patients, group, n = patients[at], group[at], np.add.reduceat(n, at) if len(at) else n
-    runs = bypatient.begins(patients, grouping.within[group])
-    total = (np.add.reduceat(n, np.flatnonzero(runs)) if len(n) else n)[np.cumsum(runs) - 1]
     named = patients > 0
-    return np.stack(
-        [
-            np.bincount(group, n, groups),
-            np.bincount(group[named], minlength=groups),
-            np.bincount(group, np.where(named, n * n, n), groups),
-            np.bincount(group, np.where(named, n * total, n), groups),
-        ],
-        axis=1,
-    ).astype(np.int64)
+    sums = [np.bincount(group, n, groups), np.bincount(group[named], minlength=groups)]
+    if grouping.width > len(sums):
+        runs = bypatient.begins(patients, grouping.within[group])
+        total = (np.add.reduceat(n, np.flatnonzero(runs)) if len(n) else n)[np.cumsum(runs) - 1]
+        sums += [np.bincount(group, np.where(named, n * n, n), groups), np.bincount(group, np.where(named, n * total, n), groups)]
+    return np.stack(sums, axis=1).astype(np.int64)

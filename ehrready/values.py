@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pyarrow as pa
 
-from ehrready import analytes, bypatient, narrow, numerals, units
+from ehrready import analytes, bypatient, narrow, numerals, sorted_numbers, units
 from ehrready.engines.duckdb import quote
 from ehrready.histograms import GAMMA, PARSES
 from ehrready.profile import Frame
@@ -33,6 +33,8 @@ SENTINELS = (-9999, -999, -99, -9, -1, 0, 99, 99.9, 999, 999.9, 9999, 9999.9, 99
 # most numbers lie between two of them
 _SENTINEL = f"CASE WHEN v > 0 AND v < 99 THEN 0 WHEN v > 99.9 AND v < 999 THEN 0 ELSE CASE v {' '.join(f'WHEN {value} THEN {place}' for place, value in enumerate(SENTINELS, 1))} ELSE 0 END END"
 _IS_NUMBER = "kind IN ('number', 'comparator')"
+#: Kinds of numbers that ``x`` tells apart, and the last of them.
+_TYPED, _COMPARATOR = len(SENTINELS) + 2, len(SENTINELS) + 1
 
 #: Shapes of a text: what number it hides.
 _NUMBER = r"[+-]?(?:[0-9]+(?:[.,][0-9]+)*|[.,][0-9]+)(?:[eE][+-]?[0-9]+)?"
@@ -47,10 +49,35 @@ def measure(con: duckdb.DuckDBPyConnection, frames: dict[str, Frame]) -> None:
     if not short and not con.execute("SELECT 1 FROM observation LIMIT 1").fetchone():
         return
     _read(con, short)
-    _cells(con, _judge(con, short), results)
-    frames["value_kinds"] = _kinds(con)
-    frames["units"] = _units(con)
+    numbers = _judge(con, short)
+    con.execute("CREATE TEMP TABLE kind_cell AS SELECT r, kind, p, count(*) n FROM reading WHERE NOT is_number GROUP BY r, kind, p")
+    if short:
+        _sorted(con, frames, numbers, results)
+    else:
+        _grouped(con, frames, numbers)
     frames["values"] |= _histograms(con)
+
+
+def _sorted(con: duckdb.DuckDBPyConnection, frames: dict[str, Frame], numbers: str, results: int) -> None:
+    """Fill the frames with narrow numbers, which are added up as they are sorted."""
+    kinds = [f"{name}{mark}" for name in ("number", *(f"number={value:.9g}" for value in SENTINELS), "comparator") for mark in ("", "!")]
+    sums = sorted_numbers.count(con, _told(numbers), narrow.of("observation"), results, sorted_numbers.told(con, kinds))
+    con.execute(f"CREATE TEMP TABLE timed AS SELECT {sums.timed} AS n")
+    codes = {0: ("other", ""), **{r: (key, code) for r, key, code in con.execute("SELECT r, key, code FROM best_code").fetchall()}}
+    frames["value_kinds"] = _kinds(con, "") | {(*codes[r], kind): values for (r, kind), values in sums.kinds.items()}
+    frames["units"] = {("observation.unit", *name): values for name, values in sums.units.items()}
+    relations = frames["relations"]
+    _hidden(con, relations, f"SELECT {sums.n}")
+    for defect, (n, patients) in sums.defects.items():
+        of_units = defect in sorted_numbers.UNITS
+        relations["observation.unit" if of_units else "observation.value", defect] = (n, sums.n if of_units else sums.judged, patients)
+
+
+def _grouped(con: duckdb.DuckDBPyConnection, frames: dict[str, Frame], numbers: str) -> None:
+    """Fill the frames with numbers that the engine groups."""
+    _cells(con, numbers)
+    frames["value_kinds"] = _kinds(con, _number_kinds(con))
+    frames["units"] = _units(con)
     _relations(con, frames["relations"])
 
 
@@ -139,7 +166,7 @@ def _read(con: duckdb.DuckDBPyConnection, short: bool) -> None:
     columns = (
         f"SELECT record, coalesce({rank}, 0) r, CASE WHEN p > 0 THEN p END AS p, clock, u, CASE WHEN ends_with(kind, ':number-with-unit') "
         f"AND {tail} NOT IN (SELECT tail FROM unit_tail) THEN split_part(kind, ':', 1) || ':words' ELSE kind END kind, "
-        f"{_IS_NUMBER} is_number, CASE WHEN kind = 'number' THEN v END v, "
+        f"{'v IS NOT NULL' if short else _IS_NUMBER} is_number, CASE WHEN kind = 'number' THEN v END v, "
         f"(CASE WHEN kind = 'number' THEN {_SENTINEL} ELSE 0 END)::TINYINT s FROM "
     )
     # narrow rows are short as they are
@@ -152,11 +179,9 @@ def _read(con: duckdb.DuckDBPyConnection, short: bool) -> None:
         keys = (first, second, "ucum", "u")
         counts = con.execute(f"SELECT {', '.join(f'count({key})' for key in keys)} FROM {narrow.of('observation')}").fetchall()[0]
         # what nobody says is no key: most units are concepts, and most codes are one
-        said = ", ".join(
-            key if n or key == first else f"NULL::{'VARCHAR' if key == 'u' else 'BIGINT'} AS {key}"
-            for key, n in zip(keys, counts, strict=True)
-        )
-        numbers = f"SELECT DISTINCT {said} FROM {narrow.of('observation')} WHERE {_IS_NUMBER}"
+        said = [key for key, n in zip(keys, counts, strict=True) if n or key == first]
+        rest = "".join(f", NULL::{'VARCHAR' if key == 'u' else 'BIGINT'} AS {key}" for key in keys if key not in said)
+        numbers = f"SELECT *{rest} FROM (SELECT DISTINCT {', '.join(said)} FROM {narrow.of('observation')} WHERE v IS NOT NULL)"
         typed = f"SELECT f.* EXCLUDE (u), f.u AS word, coalesce(k.code, f.u) AS u, coalesce({rank}, 0) r FROM ({numbers}) {joins} LEFT JOIN {narrow.CONCEPTS} k ON f.ucum = k.id"
     con.execute(f"CREATE TEMP TABLE typed AS {typed}")
 
@@ -194,8 +219,13 @@ def _judge(con: duckdb.DuckDBPyConnection, short: bool) -> str:
         keys = {key: key for key in (*(narrow.code("observation.code", place) for place in range(narrow.CODINGS)), "ucum")} | {"u": "word"}
         keys, same = _telling(con, keys)
         pairs_of = f"SELECT {', '.join(f't.{key} AS key{i}' for i, key in enumerate(keys.values()))}, x.* FROM typed t JOIN unit_pair x ON x.r = t.r AND x.u = coalesce(t.u, '')"
-        numbers = "SELECT x.*, n.p, n.clock, CASE WHEN n.kind = 'number' THEN n.v END AS v, "
-        numbers += f"CASE WHEN n.kind = 'number' THEN {_SENTINEL} ELSE 0 END AS s FROM {narrow.of('observation')} n JOIN ({pairs_of}) x ON {same} WHERE n.{_IS_NUMBER}{bypatient.AMONG}"
+        # a comparator's number is none, where there are any
+        comparator = con.execute(f"SELECT 1 FROM {narrow.of('observation')} WHERE kind = 'comparator' LIMIT 1").fetchone()
+        plain = ("CASE WHEN n.kind = 'number' THEN ", " END") if comparator else ("", "")
+        numbers = (
+            f"SELECT x.*, n.p, n.clock, {plain[0]}n.v{plain[1]} AS v, {plain[0]}{_SENTINEL}{plain[1].replace(' ', ' ELSE 0 ', 1)} AS s "
+        )
+        numbers += f"FROM {narrow.of('observation')} n JOIN ({pairs_of}) x ON {same} WHERE n.v IS NOT NULL{bypatient.AMONG}"
     return numbers
 
 
@@ -212,41 +242,47 @@ def _telling(con: duckdb.DuckDBPyConnection, keys: Mapping[str, str]) -> tuple[d
     return found, " AND ".join(f"n.{key} {'=' if plain[i] else 'IS NOT DISTINCT FROM'} x.key{i}" for i, key in enumerate(found))
 
 
-def _cells(con: duckdb.DuckDBPyConnection, rows: str, results: int) -> None:
-    """Add up per patient: ``number_sum``, the numbers by ``x`` (code, unit, sentinel or comparator, outside the limits), and ``kind_cell``.
-
-    ``number_kind`` is what each ``x`` stands for, with the numbers of its groups by kind and by unit.
-    """
-    typed, comparator = len(SENTINELS) + 2, len(SENTINELS) + 1
-    told = "".join(f" WHEN {place} THEN 'number={value:.9g}'" for place, value in enumerate(SENTINELS, 1))
-    numbers = (
+def _told(rows: str) -> str:
+    """Return the SQL of numbers as ehrready.numerals asks for them: ``x`` is code, unit, sentinel or comparator, and whether it is outside the limits."""
+    return (
         "SELECT p, h, v, clock IS NOT NULL AS clocked, "
-        f"((k * {typed} + CASE WHEN v IS NULL THEN {comparator} ELSE s END) * 2 + coalesce(v < low OR v > high, false)::INTEGER)::INTEGER AS x, "
+        f"((k * {_TYPED} + CASE WHEN v IS NULL THEN {_COMPARATOR} ELSE s END) * 2 + coalesce(v < low OR v > high, false)::INTEGER)::INTEGER AS x, "
         f"CASE WHEN v <> 0 THEN ceil(ln(abs(v)) / ln({GAMMA}))::INTEGER END AS b FROM ({rows})"
     )
-    numerals.count(con, numbers, narrow.of("observation"), results)
+
+
+def _cells(con: duckdb.DuckDBPyConnection, rows: str) -> None:
+    """Add up per patient: ``number_sum``, the numbers by ``x``.  ``number_kind`` is what each ``x`` stands for, with the numbers of its groups by kind and by unit."""
+    told = "".join(f" WHEN {place} THEN 'number={value:.9g}'" for place, value in enumerate(SENTINELS, 1))
+    numerals.count(con, _told(rows))
     con.execute(
         f"CREATE TEMP TABLE number_kind AS SELECT x, r, shown, cls, beyond = 1 AND s = 0 AS implausible, beyond = 1 AND s > 0 AS sentinel, "
-        f"low IS NOT NULL AND s < {comparator} AS judged, kind, (dense_rank() OVER (ORDER BY r, kind))::INTEGER kk, "
+        f"low IS NOT NULL AND s < {_COMPARATOR} AS judged, kind, (dense_rank() OVER (ORDER BY r, kind))::INTEGER kk, "
         "(dense_rank() OVER (ORDER BY r, shown))::INTEGER uu FROM (SELECT *, "
         f"CASE s WHEN 0 THEN 'number'{told} ELSE 'comparator' END || CASE WHEN beyond = 1 THEN '!' ELSE '' END kind "
-        f"FROM (SELECT x, x % 2 AS beyond, (x // 2) % {typed} AS s, (x // {2 * typed})::INTEGER AS k FROM (SELECT DISTINCT x FROM number_sum)) "
-        "JOIN unit_pair USING (k));"
-        "CREATE TEMP TABLE kind_cell AS SELECT r, kind, p, count(*) n FROM reading WHERE NOT is_number GROUP BY r, kind, p"
+        f"FROM (SELECT x, x % 2 AS beyond, (x // 2) % {_TYPED} AS s, (x // {2 * _TYPED})::INTEGER AS k FROM (SELECT DISTINCT x FROM number_sum)) "
+        "JOIN unit_pair USING (k))"
     )
 
 
-def _kinds(con: duckdb.DuckDBPyConnection) -> Frame:
-    """Return the kinds of values by code: records and patients."""
+def _number_kinds(con: duckdb.DuckDBPyConnection) -> str:
+    """Return the SQL of records and patients by the kinds of numbers (``kk``), for ``_kinds``."""
     several = con.execute("SELECT 1 FROM number_kind GROUP BY kk HAVING count(*) > 1 LIMIT 1").fetchone() is not None
     numbers = (
         f"SELECT kk, p, {'sum(n) n' if several else 'n'} FROM number_sum JOIN number_kind USING (x){' GROUP BY kk, p' if several else ''}"
     )
+    return (
+        f"SELECT r, kind, n, patients FROM (SELECT kk, sum(n) n, count(p) patients FROM ({numbers}) GROUP BY kk) "
+        "JOIN (SELECT DISTINCT kk, r, kind FROM number_kind) USING (kk) UNION ALL "
+    )
+
+
+def _kinds(con: duckdb.DuckDBPyConnection, numbers: str) -> Frame:
+    """Return the kinds of values by code, those of ``numbers`` among them: records and patients."""
     return _rows(
         con,
-        "SELECT coalesce(c.key, 'other'), coalesce(c.code, ''), k.kind, k.n, k.patients FROM (SELECT r, kind, n, patients FROM "
-        f"(SELECT kk, sum(n) n, count(p) patients FROM ({numbers}) GROUP BY kk) JOIN (SELECT DISTINCT kk, r, kind FROM number_kind) USING (kk) "
-        "UNION ALL SELECT r, kind, sum(n), count(p) FROM kind_cell GROUP BY r, kind) k LEFT JOIN best_code c USING (r)",
+        f"SELECT coalesce(c.key, 'other'), coalesce(c.code, ''), k.kind, k.n, k.patients FROM ({numbers}SELECT r, kind, sum(n) n, count(p) patients FROM kind_cell "
+        "GROUP BY r, kind) k LEFT JOIN best_code c USING (r)",
         3,
     )
 
@@ -276,21 +312,23 @@ def _histograms(con: duckdb.DuckDBPyConnection) -> Frame:
     )
 
 
+def _hidden(con: duckdb.DuckDBPyConnection, frame: Frame, numbers: str) -> None:
+    """Count what hides in texts: n of all values with one, with their patients; ``numbers`` is the SQL of how many are plain numbers."""
+    lists = {defect: f"kind IN ({', '.join(map(quote, kinds))})" for defect, kinds in PARSES.items()}
+    both = f"(SELECT kind, p, n FROM kind_cell WHERE contains(kind, ':') UNION ALL SELECT 'number', NULL, ({numbers})::BIGINT)"
+    _add(con, frame, "observation.value", both, "true", lists)
+
+
+def _add(con: duckdb.DuckDBPyConnection, frame: Frame, element: str, table: str, universe: str, defects: dict[str, str]) -> None:
+    parts = ", ".join(f"coalesce(sum(n) FILTER (WHERE {test}), 0), count(DISTINCT p) FILTER (WHERE {test})" for test in defects.values())
+    row = con.execute(f"SELECT coalesce(sum(n), 0), {parts} FROM {table} WHERE {universe}").fetchone() or ()
+    for i, kind in enumerate(defects):
+        frame[element, kind] = (int(row[1 + 2 * i]), int(row[0]), int(row[2 + 2 * i]))
+
+
 def _relations(con: duckdb.DuckDBPyConnection, frame: Frame) -> None:
     """Count the defects of values and units exactly: n of ``of``, with their patients."""
-
-    def add(element: str, table: str, universe: str, defects: dict[str, str]) -> None:
-        parts = ", ".join(
-            f"coalesce(sum(n) FILTER (WHERE {test}), 0), count(DISTINCT p) FILTER (WHERE {test})" for test in defects.values()
-        )
-        row = con.execute(f"SELECT coalesce(sum(n), 0), {parts} FROM {table} WHERE {universe}").fetchone() or ()
-        for i, kind in enumerate(defects):
-            frame[element, kind] = (int(row[1 + 2 * i]), int(row[0]), int(row[2 + 2 * i]))
-
     numbers = "number_sum JOIN number_kind USING (x)"
-    lists = {defect: f"kind IN ({', '.join(map(quote, kinds))})" for defect, kinds in PARSES.items()}
-    both = "(SELECT kind, p, n FROM kind_cell WHERE contains(kind, ':') UNION ALL SELECT 'number', NULL, sum(n)::BIGINT FROM number_sum)"
-    add("observation.value", both, "true", lists)
-    add("observation.value", numbers, "judged", {kind: kind for kind in ("implausible", "sentinel")})
-    classes = ("unit-missing", "unit-unparseable", "unit-incommensurable")
-    add("observation.unit", numbers, "true", {cls: f"cls = '{cls}'" for cls in classes})
+    _hidden(con, frame, "SELECT sum(n) FROM number_sum")
+    _add(con, frame, "observation.value", numbers, "judged", {kind: kind for kind in ("implausible", "sentinel")})
+    _add(con, frame, "observation.unit", numbers, "true", {cls: f"cls = '{cls}'" for cls in sorted_numbers.UNITS})

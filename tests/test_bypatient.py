@@ -57,7 +57,7 @@ def test_terms_are_added_up_by_group_with_the_moments_over_patients(group: list[
     for (a, g), many in own.items():
         for place, value in enumerate((many, a > 0, many * many if a else many, many * all_within[a, within[g]] if a else many)):
             expected[g][place] += int(value)
-    assert sorted_terms._moments(one, patients, terms, n).tolist() == expected
+    assert sorted_terms.moments(one, patients, terms, n).tolist() == expected
 
 
 def test_parts_add_up_to_the_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
