@@ -67,7 +67,7 @@ def _sorted(con: duckdb.DuckDBPyConnection, frames: dict[str, Frame], numbers: s
     frames["value_kinds"] = _kinds(con, "") | {(*codes[r], kind): values for (r, kind), values in sums.kinds.items()}
     frames["units"] = {("observation.unit", *name): values for name, values in sums.units.items()}
     relations = frames["relations"]
-    _hidden(con, relations, f"SELECT {sums.n}")
+    _hidden(con, relations, f"SELECT 'number', NULL, {sums.n}::BIGINT")
     for defect, (n, patients) in sums.defects.items():
         of_units = defect in sorted_numbers.UNITS
         relations["observation.unit" if of_units else "observation.value", defect] = (n, sums.n if of_units else sums.judged, patients)
@@ -313,9 +313,9 @@ def _histograms(con: duckdb.DuckDBPyConnection) -> Frame:
 
 
 def _hidden(con: duckdb.DuckDBPyConnection, frame: Frame, numbers: str) -> None:
-    """Count what hides in texts: n of all values with one, with their patients; ``numbers`` is the SQL of how many are plain numbers."""
+    """Count what hides in texts: n of all values with one, with their patients; ``numbers`` is the SELECT of a row with how many are plain numbers."""
     lists = {defect: f"kind IN ({', '.join(map(quote, kinds))})" for defect, kinds in PARSES.items()}
-    both = f"(SELECT kind, p, n FROM kind_cell WHERE contains(kind, ':') UNION ALL SELECT 'number', NULL, ({numbers})::BIGINT)"
+    both = f"(SELECT kind, p, n FROM kind_cell WHERE contains(kind, ':') UNION ALL {numbers})"
     _add(con, frame, "observation.value", both, "true", lists)
 
 
@@ -329,6 +329,6 @@ def _add(con: duckdb.DuckDBPyConnection, frame: Frame, element: str, table: str,
 def _relations(con: duckdb.DuckDBPyConnection, frame: Frame) -> None:
     """Count the defects of values and units exactly: n of ``of``, with their patients."""
     numbers = "number_sum JOIN number_kind USING (x)"
-    _hidden(con, frame, "SELECT sum(n) FROM number_sum")
+    _hidden(con, frame, "SELECT 'number', NULL, sum(n)::BIGINT FROM number_sum")
     _add(con, frame, "observation.value", numbers, "judged", {kind: kind for kind in ("implausible", "sentinel")})
     _add(con, frame, "observation.unit", numbers, "true", {cls: f"cls = '{cls}'" for cls in sorted_numbers.UNITS})

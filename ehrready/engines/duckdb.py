@@ -14,7 +14,8 @@ import shutil
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
 
 import duckdb
@@ -163,6 +164,28 @@ def open_engine(*, memory: str = "4GB", threads: int | None = None, behind: bool
             thread = threading.Thread(target=leaving.pop_all().close)
             thread.start()
             atexit.register(thread.join)
+
+
+@contextlib.contextmanager
+def beside(con: duckdb.DuckDBPyConnection, work: Callable[[duckdb.DuckDBPyConnection], None]) -> Iterator[None]:
+    """Do some work on another connection while the body runs, whose end awaits it; with little memory, before it.
+
+    Temporary tables are a connection's own.
+    """
+    if memory_of(con) < LITTLE_MEMORY:
+        work(con)
+        yield
+        return
+    with con.cursor() as other, ThreadPoolExecutor(1) as thread:
+        begun = thread.submit(work, other)
+        try:
+            yield
+            begun.result()
+        except BaseException:
+            # nobody waits for what it does; between two statements there is nothing to interrupt, so it is tried until it has ended
+            while wait([begun], 0.05).not_done:
+                other.interrupt()
+            raise
 
 
 def folder_of(con: duckdb.DuckDBPyConnection) -> Path:

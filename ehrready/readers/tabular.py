@@ -198,6 +198,8 @@ class _Reading:
         self._format, self._mapping, self._con, self._narrow = source, mapping, con, narrow
         self._counts = _Counts()
         self._rows: dict[str, list[Rows]] = {}
+        #: statements of patients, who stay in the canonical tables: done beside the narrow ones
+        self._patients: list[str] = []
 
     def run(self, files: Sequence[SourceFile], wanted: frozenset[int]) -> Iterator[Event]:
         """Read the wanted files: lookup tables first, then table by table in the order of their first file."""
@@ -222,7 +224,7 @@ class _Reading:
                 if self._narrow:
                     from ehrready.readers import tabular_narrow
 
-                    tabular_narrow.keep(self._con, self._rows)
+                    tabular_narrow.keep(self._con, self._rows, self._patients)
         self._counts.book(self._con, self._format)
 
     def _spill(self) -> Path | None:
@@ -311,7 +313,10 @@ class _Reading:
             yield Ended(file.number, "read", declared)
 
     def _statements(self, compiler: Compiler) -> list[str]:
-        if self._narrow and compiler.rule.to != "patient":
+        if self._narrow and compiler.rule.to == "patient":
+            self._patients += compiler.statements()
+            return []
+        if self._narrow:
             from ehrready.readers.tabular_narrow import NarrowCompiler
 
             self._rows.setdefault(compiler.rule.to, []).append(NarrowCompiler(compiler).rows())

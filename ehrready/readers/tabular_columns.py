@@ -94,16 +94,15 @@ def column_statistics(relation: Relation, names: Iterable[str]) -> str:
     for name in names:
         column = relation.columns[name]
         value = value_of(column)
-        null = "false"
+        missing, null = f"count(*) - count({value})", "0"  # without a filter, which would be asked row by row
         if column.type == "VARCHAR":
             # what begins behind the blanks is not empty
-            missing = f"CASE WHEN {value} >= '!' THEN false ELSE clean({value}) IS NULL END"
+            missing = f"count(*) FILTER (WHERE CASE WHEN {value} >= '!' THEN false ELSE clean({value}) IS NULL END)"
             # no token is longer, and a note's text is not worth the search
-            null = f"CASE WHEN strlen({value}) <= 40 THEN CASE WHEN {narrow.null_token(value)} THEN clean({value}) IS NOT NULL END END"
+            token = f"CASE WHEN strlen({value}) <= 40 THEN CASE WHEN {narrow.null_token(value)} THEN clean({value}) IS NOT NULL END END"
+            null = f"count(*) FILTER (WHERE {token})"
         elif column.type in {"DOUBLE", "FLOAT"}:
-            missing = f"{value} IS NULL OR {_is_nan(value)}"
-        else:
-            missing = f"{value} IS NULL"
-        counts.append(f", count(*) FILTER (WHERE {missing}), count(*) FILTER (WHERE {null})")
+            missing = f"count(*) FILTER (WHERE {value} IS NULL OR {_is_nan(value)})"
+        counts.append(f", {missing}, {null}")
     # the greatest record makes DuckDB scan: count(*) alone would come from the footer that is to be checked
     return f"SELECT {relation.number} AS number, count(*), max({relation.record}){''.join(counts)} FROM {relation.sql} GROUP BY ALL"

@@ -15,10 +15,10 @@ from dataclasses import dataclass
 import duckdb
 
 from ehrready import bypatient, cells, narrow, values
-from ehrready.engines.duckdb import lacks, quote
+from ehrready.engines.duckdb import beside, lacks, quote
 from ehrready.readers.base import Event
 from ehrready.readers.tabular_columns import INTEGER, id_of, is_clock, kind_of, value_of
-from ehrready.readers.tabular_files import Column
+from ehrready.readers.tabular_files import STAGE, Column
 from ehrready.readers.tabular_mapping import Concept, ConceptCode, Expr, First, Ref
 from ehrready.readers.tabular_sql import CONCEPTS, Compiler
 from ehrready.tables import ALL, TABLES
@@ -86,6 +86,8 @@ class NarrowCompiler:
         """Return the rows; raises NotNarrowError where a column is of another type."""
         c, rule = self.compiler, self.compiler.rule
         if rule.joins or set(rule.columns) - narrow.COLUMNS or ("site" in rule.columns and rule.to != "encounter"):
+            raise NotNarrowError
+        if c.relation.sql.startswith(STAGE):  # what is copied is there until the next table is
             raise NotNarrowError
         c.clear()
         at, clocked = self._time("at")
@@ -174,7 +176,7 @@ class NarrowCompiler:
                 if column is not None and not INTEGER.fullmatch(column.type):
                     raise NotNarrowError
                 columns += [column] if column is not None else []
-            if (sql := c.coding_id(coding)) is not None:
+            if (sql := c.coding_id(coding)) is not None and c.systems.get(sql, True):  # a column of nothing but 0 is none
                 ids.append(sql)
         if len(ids) > narrow.CODINGS:
             raise NotNarrowError
@@ -185,7 +187,7 @@ class NarrowCompiler:
         ]
         present = " OR ".join(f"{sql} IS NOT NULL" for sql in ids) or "false"
         if not concept.always:
-            return f"(CASE WHEN {present} THEN {cells.DIGIT['coded']} ELSE 0 END)", codes
+            return "0" if not ids else f"(CASE WHEN {present} THEN {cells.DIGIT['coded']} ELSE 0 END)", codes
         text = c.text(concept.text) or "NULL::VARCHAR"
         return (
             f"(CASE WHEN {present} THEN {cells.DIGIT['coded']} WHEN {text} IS NULL THEN {cells.DIGIT['missing']} "
@@ -198,8 +200,11 @@ def _size(columns: Sequence[Column]) -> str:
     return "INTEGER" if all(column.type in {"INTEGER", "SMALLINT", "TINYINT"} for column in columns) else "BIGINT"
 
 
-def keep(con: duckdb.DuckDBPyConnection, rows: Mapping[str, Sequence[narrow.Rows]]) -> None:
-    """Read the rows that were found into the narrow tables, and keep the concepts they look up."""
+def keep(con: duckdb.DuckDBPyConnection, rows: Mapping[str, Sequence[narrow.Rows]], patients: Sequence[str]) -> None:
+    """Read the rows that were found into the narrow tables, and keep the concepts they look up; beside it run the statements of ``patients``.
+
+    These are few rows of a file, which one thread reads.
+    """
     if con.execute(f"SELECT 1 FROM {CONCEPTS} WHERE system = 'UCUM' AND null_token(code)").fetchone():
         raise NotNarrowError
     con.execute(f"CREATE TABLE {narrow.CONCEPTS} AS SELECT * FROM {CONCEPTS}")
@@ -207,8 +212,14 @@ def keep(con: duckdb.DuckDBPyConnection, rows: Mapping[str, Sequence[narrow.Rows
     told = (
         f"CASE WHEN value_number IS NOT NULL AND comparator IS NULL THEN 'number'::{kinds} ELSE ({values.kind(values.HIDDEN)})::{kinds} END"
     )
-    for statement in narrow.make(rows, {"t": values.HIDDEN, "kind": told}):
-        con.execute(statement)
+
+    def make(other: duckdb.DuckDBPyConnection) -> None:
+        for statement in narrow.make(rows, {"t": values.HIDDEN, "kind": told}):
+            other.execute(statement)
+
+    with beside(con, make):
+        for statement in ("BEGIN", *patients, "COMMIT"):
+            con.execute(statement)
     # a code that is a null token is none, which the digits of a concept do not say
     tokens = [str(row[0]) for row in con.execute(f"SELECT id FROM {narrow.CONCEPTS} WHERE null_token(code)").fetchall()]
     if tokens and con.execute(f"SELECT 1 FROM narrow_coding WHERE cid IN ({', '.join(tokens)}) LIMIT 1").fetchone():

@@ -328,7 +328,8 @@ class Compiler:
         inner = f"{self.record} AS record, {self.column('patient_id')} AS patient_id, {value} AS v {self.source()}"
         return (
             f"INSERT INTO defect (element, record, patient_id, kind) SELECT {quote(element)}, record, patient_id, "
-            f"{quote(kind)} FROM (SELECT {inner}) WHERE v IS NOT NULL AND ({test}) AND NOT null_token(v)"
+            # a CASE keeps the order: what is sound is not searched for tokens
+            f"{quote(kind)} FROM (SELECT {inner}) WHERE CASE WHEN v IS NULL THEN false WHEN {test} THEN NOT null_token(v) ELSE false END"
         )
 
     def _bad_times(self) -> list[str]:
