@@ -175,8 +175,8 @@ def _people(con: duckdb.DuckDBPyConnection, naming: list[str], short: bool, temp
     said = " UNION ALL ".join(f'SELECT patient_id FROM "{table}" WHERE patient_id IS NOT NULL' for table in naming or ["patient"])
     number = "row_number() OVER (ORDER BY patient_id)"
     if short:  # a person's number is its id
-        numbers = " UNION ALL ".join(f"SELECT p FROM {narrow.of(table)}" for table in TABLES if table != "patient")
-        said += f" UNION ALL SELECT p::VARCHAR FROM (SELECT DISTINCT p FROM ({numbers}) WHERE p IS NOT NULL)"
+        if numbers := " UNION ALL ".join(f"SELECT p FROM {narrow.of(table)}" for table in narrow.of_others(con)):
+            said += f" UNION ALL SELECT p::VARCHAR FROM (SELECT DISTINCT p FROM ({numbers}) WHERE p IS NOT NULL)"
         number = "CAST(patient_id AS BIGINT)"
     con.execute(
         f"CREATE TEMP TABLE lifetime AS SELECT patient_id, strftime(min({day('birth_date', _LO)}) - 1, '%Y-%m-%d') born, "
@@ -240,10 +240,13 @@ def _places(con: duckdb.DuckDBPyConnection, naming: list[str], short: bool, temp
         stated = any(con.execute(f'SELECT 1 FROM "{table}" WHERE site IS NOT NULL LIMIT 1').fetchone() for table in naming)
         known = stated and bool(con.execute("SELECT 1 FROM concept WHERE site IS NOT NULL LIMIT 1").fetchone())
     if short:
-        for table, source, more in (("person", "person", f", {narrow.lifetime()}"), ("visit", "stay", "")):
-            con.execute(
-                f"CREATE OR REPLACE {temp}TABLE {table} AS SELECT x.*, s.place{more} FROM {source} x LEFT JOIN place s ON x.site = s.site"
-            )
+        some = con.execute("SELECT 1 FROM place LIMIT 1").fetchone() is not None
+        place, join = ("s.place", " LEFT JOIN place s ON x.site = s.site") if some else ("NULL::INTEGER AS place", "")
+        for table, source, columns in (
+            ("person", "person", f"x.*, {place}, {narrow.lifetime()}"),
+            ("visit", "stay", f"x.* EXCLUDE (site), {place}"),
+        ):
+            con.execute(f"CREATE OR REPLACE {temp}TABLE {table} AS SELECT {columns} FROM {source} x{join}")
     return known
 
 
@@ -359,8 +362,10 @@ def _digits(table: str) -> dict[str, str]:
 
 def _scalar(column: str) -> str:
     return (
-        f"CASE WHEN {column} IS NULL THEN {_DIGIT['missing']} WHEN {column} = {_MASKED} THEN {_DIGIT['masked']} WHEN is_absent({column}) "
-        f"OR lower({column}) IN {_UNKNOWN} THEN {_DIGIT['absent-with-reason']} WHEN null_token({column}) THEN {_DIGIT['null-token']} "
+        # what begins with a digit is none of what is asked for below
+        f"CASE WHEN {column} IS NULL THEN {_DIGIT['missing']} WHEN {column} BETWEEN '/' AND '<' THEN {_DIGIT['present']} "
+        f"WHEN {column} = {_MASKED} THEN {_DIGIT['masked']} WHEN is_absent({column}) "
+        f"OR lower({column}) IN {_UNKNOWN} THEN {_DIGIT['absent-with-reason']} WHEN {narrow.null_token(column)} THEN {_DIGIT['null-token']} "
         f"ELSE {_DIGIT['present']} END"
     )
 

@@ -245,7 +245,7 @@ def _demographic(con: duckdb.DuckDBPyConnection, dated: Sequence[str], temp: str
     years = " UNION ALL ".join(f"SELECT p, y FROM whole_{table} WHERE p > 0" for table in dated) or "SELECT NULL::BIGINT p, NULL::INTEGER y"
     con.execute(
         f"CREATE {temp}TABLE demographic AS WITH seen AS (SELECT p, max(y) y FROM ({years}) GROUP BY p), "
-        f"said_of AS (SELECT element, p, CASE WHEN count(DISTINCT grp) = 1 THEN min(grp) WHEN count(DISTINCT grp) > 1 THEN 'several' END grp "
+        f"said_of AS (SELECT element, p, CASE WHEN min(grp) = max(grp) THEN min(grp) WHEN min(grp) <> max(grp) THEN 'several' END grp "
         f"FROM (SELECT j.element, s.p, {group} grp FROM per_term s JOIN term j USING (q) "
         "WHERE j.element IN ('patient.race', 'patient.ethnicity') AND j.key IN ('cdcrec', 'omop:race', 'omop:ethnicity')) GROUP BY 1, 2) "
         "SELECT p.patient_id, a.p, p.sex, CASE WHEN s.y - p.born < 0 THEN NULL WHEN s.y - p.born < 18 THEN '00-17' WHEN s.y - p.born < 45 THEN '18-44' "

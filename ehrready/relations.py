@@ -191,7 +191,7 @@ def _categories(con: duckdb.DuckDBPyConnection, frame: Frame, tables: Sequence[s
             continue
         known = {family: f"({', '.join(map(quote, sorted(values)))})" for family, values in sets.items()}
         value = (
-            f"CASE WHEN v IS NULL THEN '' WHEN is_absent(v) THEN '?absent' WHEN null_token(v) AND lower(v) <> 'unknown' THEN '?null-token' WHEN lower(v) IN "
+            f"CASE WHEN v IS NULL THEN '' WHEN is_absent(v) THEN '?absent' WHEN {narrow.null_token('v')} AND lower(v) <> 'unknown' THEN '?null-token' WHEN lower(v) IN "
             f"{known['fhir']} THEN lower(v) WHEN length(source_type) = 3 AND upper(v) IN {known.get('hl7v2', known['fhir'])} THEN upper(v) ELSE '?other' END"
         )
         source = f'SELECT "{column}" v, source_type, patient_id, count(*) n FROM "{table}" WHERE excluded IS NULL GROUP BY ALL'
