@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -20,7 +20,7 @@ from ehrready.cells import LATE, NUMBER, STRICT_MONTH, TEMP
 from ehrready.engines.duckdb import quote
 from ehrready.profile import Frame
 from ehrready.readers.arrays import integers, strings
-from ehrready.tables import CODED, table_of
+from ehrready.tables import CODED
 from ehrready.terminology import grammar, systems
 
 if TYPE_CHECKING:
@@ -106,22 +106,32 @@ def views(con: duckdb.DuckDBPyConnection) -> None:
 def _said_narrow(con: duckdb.DuckDBPyConnection) -> None:
     """Make ``said`` a view that has the narrow codings, too; ``term_of`` is what each concept id of an element is."""
     late = ", ".join(str(CODED.index(element)) for element in LATE)
-    # the engine looks a visit up by place where the join is an inner one, as it may be where all are there
-    inner = "SELECT (SELECT count(*) FROM {0}) = (SELECT count(*) FROM {0} n JOIN visit v ON n.e = v.e)"
-    of_late = sorted({narrow.of(table_of(element)) for element in LATE})
-    kind = "JOIN" if all(con.execute(inner.format(table)).fetchall()[0][0] for table in of_late) else "LEFT JOIN"
     con.execute(
         "CREATE TEMP TABLE term_of AS SELECT e.el, k.id AS cid, t.q, t.pid FROM narrow_concept k JOIN term t ON t.s = coalesce(k.\"system\", '') "
         "AND t.c = coalesce(k.code, '') AND t.version = coalesce(k.version, '') AND t.display = coalesce(k.display, '') JOIN element_of e ON e.element = t.element;"
         "CREATE TEMP VIEW said AS SELECT q, record, concept, p, m FROM said_text UNION ALL "
         f"SELECT t.q, n.record, 1, n.p, n.m FROM narrow_coding n JOIN term_of t ON n.el = t.el AND n.cid = t.cid WHERE n.el NOT IN ({late}) UNION ALL "
         "SELECT t.q, n.record, 1, n.p, coalesce(v.used, n.m) FROM narrow_coding n JOIN term_of t ON n.el = t.el AND n.cid = t.cid "
-        f"{kind} visit v ON n.e = v.e WHERE n.el IN ({late});"
+        f"LEFT JOIN visit v ON n.e = v.e WHERE n.el IN ({late});"
         # the months in which each is said: few, once the concepts are
         "CREATE TEMP VIEW said_month AS SELECT q, m FROM said_text UNION ALL SELECT t.q, n.m FROM (SELECT DISTINCT el, cid, m FROM narrow_coding "
-        f"WHERE el NOT IN ({late}) UNION ALL SELECT DISTINCT n.el, n.cid, coalesce(v.used, n.m) AS m FROM narrow_coding n {kind} visit v ON n.e = v.e "
-        f"WHERE n.el IN ({late})) n JOIN term_of t ON n.el = t.el AND n.cid = t.cid"
+        f"WHERE el NOT IN ({late}){''.join(_late(con))}) n JOIN term_of t ON n.el = t.el AND n.cid = t.cid"
     )
+
+
+def _late(con: duckdb.DuckDBPyConnection) -> Iterator[str]:
+    """Yield the SQL of the months of narrow codings that are chosen at the end of an encounter, with ``UNION ALL`` before each."""
+    late = {CODED.index(element) for element in LATE}
+    for table in narrow.tables(con):
+        columns = [(el, column) for el, column in narrow.codes(con, table) if el in late]
+        if not columns:
+            continue
+        rows, joined = narrow.of(table), "{0} n JOIN visit v ON n.e = v.e"
+        # of a table by itself, where all visits are there: the engine looks them up by place
+        (inner,) = con.execute(f"SELECT (SELECT count(*) FROM {rows}) = (SELECT count(*) FROM {joined.format(rows)})").fetchall()[0]
+        source = joined.format(rows) if inner else f"{rows} n LEFT JOIN visit v ON n.e = v.e"
+        for el, column in columns:
+            yield f" UNION ALL SELECT DISTINCT {el}, n.{column}, coalesce(v.used, n.m) FROM {source} WHERE n.{column} IS NOT NULL"
 
 
 #: What narrow codings are to be added up by, beside what is in ``per_term``; None without such.

@@ -269,9 +269,11 @@ def duplicates(con: duckdb.DuckDBPyConnection, table: str) -> tuple[int, int, in
 
 def of_others(con: duckdb.DuckDBPyConnection) -> list[str]:
     """Return the tables in which a person is named that no patient record has: a join to the patients leaves out records (and is cheaper than to group them)."""
-    known = "(SELECT DISTINCT CAST(patient_id AS BIGINT) AS p FROM patient WHERE patient_id IS NOT NULL)"
-    asked = "SELECT (SELECT count(p) FROM {0}) <> (SELECT count(*) FROM {0} n JOIN {1} k ON n.p = k.p)"
-    return [table for table in tables(con) if con.execute(asked.format(of(table), known)).fetchall()[0][0]]
+    con.execute(
+        "CREATE OR REPLACE TEMP TABLE known AS SELECT DISTINCT CAST(patient_id AS BIGINT) AS p FROM patient WHERE patient_id IS NOT NULL"
+    )
+    asked = "SELECT (SELECT count(p) FROM {0}) <> (SELECT count(*) FROM {0} n JOIN known k ON n.p = k.p)"
+    return [table for table in tables(con) if con.execute(asked.format(of(table))).fetchall()[0][0]]
 
 
 def shared_visits(con: duckdb.DuckDBPyConnection) -> tuple[int, int, int]:
