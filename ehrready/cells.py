@@ -123,11 +123,11 @@ def state_of(element: str, combo: int) -> str:
     return STATES[combo >> shift(element) & 7]
 
 
-def build(con: duckdb.DuckDBPyConnection, temp: str = TEMP, begin: Callable[[Callable[[Any], None]], Any] | None = None) -> list[str]:
-    """Make ``person``, ``visit``, ``place`` and ``cell``; returns the tables that have a row.
+def build(con: duckdb.DuckDBPyConnection, temp: str = TEMP, begin: Callable[[Callable[[Any], None]], Any] | None = None) -> Any:
+    """Make ``person``, ``visit``, ``place`` and ``cell``.
 
     ``temp``: of what kind those tables are that measures on another connection read, too (``TEMP``, or ``""`` where there are such);
-    ``begin`` starts work on that connection, whose ``result`` awaits it: narrow records beside the others.
+    ``begin`` starts work on that connection: narrow records beside all else, whose ``result`` is returned and to be awaited before ``cell`` is asked.
     """
     filled = [table for table in TABLES if con.execute(f'SELECT 1 FROM "{table}" LIMIT 1').fetchone()]
     short, numbered = narrow.there(con), concepts.shared(con)
@@ -156,11 +156,9 @@ def build(con: duckdb.DuckDBPyConnection, temp: str = TEMP, begin: Callable[[Cal
     _count(con, counted, rows, numbered)
     if not numbered:
         _concepts(con, counted, known, short)
-    if narrowed is not None:
-        narrowed.result()
-    elif short:
+    if short and narrowed is None:
         narrow.make_cells(con, several, temp)
-    return filled
+    return narrowed
 
 
 def _people(con: duckdb.DuckDBPyConnection, naming: list[str], short: bool, temp: str) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -48,11 +48,18 @@ _NARROW = (
 )
 
 
-def measure(con: duckdb.DuckDBPyConnection, frames: dict[str, Frame], store: Store | None = None, temp: str = TEMP) -> None:
+def measure(
+    con: duckdb.DuckDBPyConnection,
+    frames: dict[str, Frame],
+    store: Store | None = None,
+    temp: str = TEMP,
+    known: Callable[[], None] = lambda: None,
+) -> None:
     """Fill the frames ``systems``, ``classes``, ``codes``, ``releases`` and those of ehrready.currency.
 
     Texts are looked at once per distinct coding (``term``); rows are numbers: ``said`` has a row per coding, and ``per_term``
-    adds them up per patient, which is all that most frames need.  Both may be read on another connection (``temp``, see ehrready.cells).
+    adds them up per patient, which is all that most frames need.  Both may be read on another connection (``temp``, see ehrready.cells);
+    ``known`` is called when they have what is said of patients themselves (which is never narrow).
     """
     short, numbered = narrow.there(con), concepts.shared(con)
     # text, how often it is said, the last place in a concept where it is
@@ -85,6 +92,7 @@ def measure(con: duckdb.DuckDBPyConnection, frames: dict[str, Frame], store: Sto
     if short:
         _said_narrow(con)
     con.execute(f"CREATE {temp}TABLE per_term AS SELECT q, p, count(*) n FROM {'said_text' if short else 'said'} GROUP BY q, p")
+    known()
     groupings: list[sorted_terms.Grouping] | None = [] if short else None
     _grouped(con, frames, groupings, "codes", ("element", "key", "code"), ("element", "key"), "code <> ''")
     _grouped(con, frames, groupings, "classes", ("element", "key", "how", "cls"), ("element",), "true")

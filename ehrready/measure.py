@@ -134,18 +134,20 @@ def _records(con: duckdb.DuckDBPyConnection, frames: dict[str, Frame], store: St
     tables = [t for t in TABLES if t in tables or con.execute(f'SELECT 1 FROM "{t}" WHERE excluded IS NULL LIMIT 1').fetchone()]
     temp = beside.temp
     alone = beside.begin(functools.partial(relations.apart, tables=tables))
-    cells.build(con, temp, beside.begin)
+    narrowed = cells.build(con, temp, beside.begin)
     counted, known = empty(), threading.Event()
     try:
         states_of = beside.begin(functools.partial(_states, frames=counted, tables=tables, temp=temp, known=known))
         # narrow results are as they are: nothing of what is made of them is needed
         same = beside.begin(functools.partial(relations.alike, tables=tables)) if narrow.there(con) else None
-        codings.measure(con, frames, store, temp)
+        codings.measure(con, frames, store, temp, known.set)
     finally:
         known.set()
     _excluded(con, frames)
     frames["defects"] = _frame(con, f"SELECT element, kind, count(*), count(DISTINCT {_PATIENT}) FROM defect GROUP BY 1, 2", 2)
     values.measure(con, frames)
+    if narrowed is not None:
+        narrowed.result()
     states_of.result()
     for name, rows in counted.items():
         frames[name].update(rows)
@@ -153,7 +155,7 @@ def _records(con: duckdb.DuckDBPyConnection, frames: dict[str, Frame], store: St
 
 
 def _states(con: duckdb.DuckDBPyConnection, *, frames: dict[str, Frame], tables: Sequence[str], temp: str, known: threading.Event) -> None:
-    """Add up the cells; the groups of patients, for which codings are asked, when these are ``known``."""
+    """Add up the cells; the groups of patients, for which their codings are asked, when these are ``known``."""
     made = states.build(con, temp)
     known.wait()
     _demographic(con, [table.name for table in made if table.name not in {"patient", "condition", "allergy"}], temp)
