@@ -24,7 +24,7 @@ T = TypeVar("T")
 Numbers = np.typing.NDArray[Any]
 
 #: Rows in a part, and with little memory.
-AT_ONCE, LITTLE = 1_700_000, 1_000_000
+AT_ONCE, LITTLE = 1_200_000, 1_000_000
 #: Parts that are worked on at once.
 _WORKERS = 2
 #: Of the rows so many tell where to part them.
