@@ -60,15 +60,19 @@ OUTPUTS: dict[str, Render] = {
 }  # fmt: skip
 
 
-def prepare(targets: Mapping[str, str | None]) -> Callable[[], None] | None:
-    """Return what can be done for the outputs before there is a scorecard; None when that is nothing."""
-    if not targets.get("html"):
-        return None
+def prepare(targets: Mapping[str, str | None]) -> Callable[[], None]:
+    """Return what can be done for judging and the outputs before there is a profile: loading what they need."""
 
     def work() -> None:
-        from ehrready.reporters import html
+        import rich.console  # noqa: F401 - what the summary is printed with
 
-        html.prepare()
+        from ehrready.reporters import console, github  # noqa: F401
+        from ehrready.terminology import fingerprint  # noqa: F401
+
+        if targets.get("html"):
+            from ehrready.reporters import html
+
+            html.prepare()
 
     return work
 

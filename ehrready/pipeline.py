@@ -6,13 +6,13 @@ books them, ``measure`` turns tables into integers, ``evaluate`` judges profiles
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from ehrready import contract as contracts
 from ehrready import plugins, reading, worklists
 from ehrready import rules as packs
-from ehrready.engines import open_engine
+from ehrready.engines import opening
 from ehrready.errors import SourceError
 from ehrready.evaluate import Finding, evaluate
 from ehrready.ledger import Ledger
@@ -44,19 +44,21 @@ def read_profile(
     from ehrready.stores.tables import stage
     from ehrready.terminology.releases import Store
 
-    # a mistake in a pack is told before the long work, not after it
-    rules = chosen_packs.to_measure(options)
-    readers = readers or chosen(options.format, options.mapping, options.validate)
-    files = files_of.recognise(files_of.expand(sources), readers, wanted=options.format)
-    if options.engine == "spark":
-        files_of.for_workers(files)
-    ledger = Ledger.of(files)
-    if all(file.skip for file in files):
-        raise SourceError(
-            f"nothing was recognised in {len(files)} file{'s' if len(files) > 1 else ''}: give FHIR JSON, HL7v2, or Parquet/CSV; "
-            "other tables need --mapping"
-        )
-    with resuming(options, files) as work, open_engine(options, sum(file.size for file in files)) as con:
+    with opening(options) as opened, contextlib.ExitStack() as held:
+        # a mistake in a pack is told before the long work, not after it
+        rules = chosen_packs.to_measure(options)
+        readers = readers or chosen(options.format, options.mapping, options.validate)
+        files = files_of.recognise(files_of.expand(sources), readers, wanted=options.format)
+        if options.engine == "spark":
+            files_of.for_workers(files)
+        ledger = Ledger.of(files)
+        if all(file.skip for file in files):
+            raise SourceError(
+                f"nothing was recognised in {len(files)} file{'s' if len(files) > 1 else ''}: give FHIR JSON, HL7v2, or Parquet/CSV; "
+                "other tables need --mapping"
+            )
+        work = held.enter_context(resuming(options, files))
+        con = opened(sum(file.size for file in files))
         staged = files if options.engine == "spark" else stage(files, readers, engine.folder_of(con), options.progress)
         elements: dict[str, list[str]] = {}
         for reader in readers:
@@ -105,7 +107,10 @@ def judge(
             *plugins.provenance("reporters", {report.partition("=")[0] for report in options.reports}),
         ],
     )  # fmt: skip
-    card = card.naming(contracts.load(options.contract)) if options.contract else card
+    if options.contract:
+        from ehrready import contract as contracts
+
+        card = card.naming(contracts.load(options.contract))
     return card.against(load_scorecard(options.baseline)) if options.baseline else card
 
 

@@ -6,12 +6,13 @@ A package offers them in its metadata, under the groups of ``GROUPS``.  That it 
 
 from __future__ import annotations
 
-from importlib import metadata
 from typing import TYPE_CHECKING, Any
 
 from ehrready.errors import UsageError
 
 if TYPE_CHECKING:
+    from importlib.metadata import EntryPoint
+
     from ehrready.checks.base import Check
     from ehrready.readers.base import Reader
 
@@ -23,7 +24,7 @@ _loaded: dict[tuple[str, str], Any] = {}
 
 def names(kind: str) -> list[str]:
     """Return what is offered, without importing any of it."""
-    return sorted({point.name for point in metadata.entry_points(group=GROUPS[kind])})
+    return sorted({point.name for point in _points(kind)})
 
 
 def load(kind: str, name: str) -> Any:
@@ -31,7 +32,7 @@ def load(kind: str, name: str) -> Any:
 
     Raises UsageError when two packages offer the name or the import fails; that failure's text is not shown.
     """
-    points = list(metadata.entry_points(group=GROUPS[kind], name=name))
+    points = [point for point in _points(kind) if point.name == name]
     if not points:
         return None
     if len({_origin(point) for point in points}) > 1:
@@ -71,11 +72,15 @@ def provenance(kind: str, used: set[str]) -> list[str]:
     if not _loaded:
         return []  # looking through the metadata of every installed package takes a while
     return sorted(
-        f"{kind}:{point.name} ({_origin(point)})"
-        for point in metadata.entry_points(group=GROUPS[kind])
-        if point.name in used and (kind, point.name) in _loaded
+        f"{kind}:{point.name} ({_origin(point)})" for point in _points(kind) if point.name in used and (kind, point.name) in _loaded
     )
 
 
-def _origin(point: metadata.EntryPoint) -> str:
+def _points(kind: str) -> list[EntryPoint]:
+    from importlib import metadata  # brings the parser of e-mail
+
+    return list(metadata.entry_points(group=GROUPS[kind]))
+
+
+def _origin(point: EntryPoint) -> str:
     return f"{point.dist.name} {point.dist.version}" if point.dist else "an unknown package"

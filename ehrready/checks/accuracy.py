@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import math
-from statistics import NormalDist
 
 import numpy as np
 
@@ -143,6 +142,8 @@ def held(
 def _drift(
     profile: Profile, training: Profile | None, output: str, stated: dict[str, float], margins: dict[str, float], min_n: int
 ) -> list[Outcome]:
+    from statistics import NormalDist  # brings fractions and decimal
+
     groups = held(profile, training, output, stated, min_n)
     outcomes = []
     metrics = classes.METRICS if accuracy.outputs(profile)[output] == "class" else accuracy.METRICS

@@ -145,8 +145,9 @@ def show_paths(paths: Any, wanted: bool) -> None:
 @contextlib.contextmanager
 def progress_bar() -> Iterator[Any]:
     """Yield a progress callback: a bar on a terminal, nothing when piped."""
-    terminal = console()
-    if not terminal.is_terminal:
+    piped = not (sys.stderr and sys.stderr.isatty())
+    # asked first, since it spares the import of Rich until there is something to print; these two make a terminal of anything
+    if (piped and not {"FORCE_COLOR", "TTY_COMPATIBLE"} & os.environ.keys()) or not (terminal := console()).is_terminal:
         yield lambda stage, done, of: None
         return
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ehrready import contract as contracts
 from ehrready import rules as packs
 from ehrready import sites
 from ehrready.checks import CHECKS
-from ehrready.contract import rules as contract_rules
 from ehrready.errors import UsageError
 from ehrready.rules import waivers
 
@@ -33,12 +31,20 @@ def to_judge(options: Options, live: Profile) -> list[packs.Pack]:
     named = packs.load_all(options.rules) if options.rules else packs.default_packs([*live.formats, *filter(None, [options.mapping])])
     if not options.contract:
         return named
+    from ehrready import contract as contracts
+    from ehrready.contract import rules as contract_rules
+
     return [*contract_rules.informed(named, contracts.load(options.contract)), *(() if live.only_predictions else _of_contract(options))]
 
 
 def _of_contract(options: Options) -> list[packs.Pack]:
     """Return the model contract as a rule pack, where one is given."""
-    return [contract_rules.pack(contracts.load(options.contract))] if options.contract else []
+    if not options.contract:
+        return []
+    from ehrready import contract as contracts
+    from ehrready.contract import rules as contract_rules
+
+    return [contract_rules.pack(contracts.load(options.contract))]
 
 
 def look_ahead(options: Options) -> None:

@@ -16,7 +16,7 @@ import csv
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache, lru_cache
 from importlib.resources import files
 from types import MappingProxyType
 from typing import Literal
@@ -199,45 +199,50 @@ class _Index:
             self.folded_uri.setdefault(_fold_uri(_FHIR + key[4:].replace("v3-", "v3/", 1)), key)
 
 
-_INDEX = _Index()
+@cache
+def _index() -> _Index:
+    """Return the names, put together when the first one is looked up."""
+    return _Index()
 
 
 def _by_uri(text: str) -> str:
     """Key of a URI or OID, empty if nobody knows it."""
+    names = _index()
     oid = re.sub(r"^(?:urn:)?oid:", "", text, flags=re.IGNORECASE).rstrip(".")
     if _OID.fullmatch(oid):
-        found = _INDEX.oid.get(oid, "")
+        found = names.oid.get(oid, "")
         table = oid.removeprefix(_V2_OID)
         return found or (f"hl7:v2-{int(table):04d}" if table != oid and len(table) <= 4 and table.isdigit() else "")
     # `|1.0` is FHIR's way to pin a version in a canonical; editions of SNOMED CT are URIs of their own.
     folded = _fold_uri(text.partition("|")[0].strip())
-    if folded in _INDEX.folded_uri:
-        return _INDEX.folded_uri[folded]
+    if folded in names.folded_uri:
+        return names.folded_uri[folded]
     if _SNOMED_EDITION.fullmatch(folded):
         return "snomed"
     for base in (_fold_uri(_THO), _fold_uri(_FHIR)):
         table_match = _V2_TAIL.fullmatch(folded.removeprefix(base + "/"))
         if table_match:
-            return _INDEX.folded_uri.get(f"{_fold_uri(_THO)}/v2-{table_match[1]}", f"hl7:v2-{table_match[1]}")
+            return names.folded_uri.get(f"{_fold_uri(_THO)}/v2-{table_match[1]}", f"hl7:v2-{table_match[1]}")
     return ""
 
 
 def _by_word(text: str, hint: Hint | None) -> tuple[str, bool]:
     """Key of a mnemonic or vocabulary_id, empty if nobody knows it; whether it is its exact spelling."""
+    names = _index()
     # OMOP first unless the source is HL7 v2: table 0396's ATC is a cell collection, OMOP's the WHO
     # classification.
-    if hint != "hl7v2" and text in _INDEX.omop:
-        return _INDEX.omop[text], True
-    if text in _INDEX.v2:
-        return _INDEX.v2[text], True
+    if hint != "hl7v2" and text in names.omop:
+        return names.omop[text], True
+    if text in names.v2:
+        return names.v2[text], True
     folded = _fold_name(text)
     table = _V2_TABLE.fullmatch(folded)
-    if folded in _INDEX.word:
-        return _INDEX.word[folded], False
+    if folded in names.word:
+        return names.word[folded], False
     if table:
         return _by_uri(f"{_THO}v2-{table[1]}"), True
-    if hint != "hl7v2" and folded in _INDEX.folded_omop:
-        return _INDEX.folded_omop[folded], False
+    if hint != "hl7v2" and folded in names.folded_omop:
+        return names.folded_omop[folded], False
     return "", False
 
 
@@ -259,16 +264,17 @@ def resolve(system_raw: str | None, hint: Hint | None = None) -> Resolution:
 
 @lru_cache(maxsize=16_384)
 def _resolve(text: str, hint: Hint | None) -> Resolution:
+    names = _index()
     if not text or text == '""' or (text == "None" and hint != "hl7v2"):  # OMOP's vocabulary of concept 0
         return Resolution("", "missing")
     if _LOCAL.fullmatch(text):
         return Resolution("local", "local")
     if _URI.fullmatch(text) or _OID.fullmatch(text):
         key = _by_uri(text)
-        exact = text in _INDEX.uri and hint in {None, "fhir"}
+        exact = text in names.uri and hint in {None, "fhir"}
         return Resolution(key, "exact" if exact else "alias") if key else Resolution("", "unknown-uri")
     folded = _fold_name(text)
-    if folded in _UNDECIDED and not (hint == "omop" and text in _INDEX.omop):
+    if folded in _UNDECIDED and not (hint == "omop" and text in names.omop):
         return Resolution("", "undecided", _UNDECIDED[folded])
     key, exact = _by_word(text, hint)
     if not key or key == "local":
@@ -276,8 +282,8 @@ def _resolve(text: str, hint: Hint | None) -> Resolution:
     if exact and hint is not None:
         own = {
             "fhir": False,
-            "hl7v2": text not in _INDEX.omop or text in _INDEX.v2,
-            "omop": text in _INDEX.omop,
+            "hl7v2": text not in names.omop or text in names.v2,
+            "omop": text in names.omop,
         }
         exact = own[hint]
     return Resolution(key, "exact" if exact else "alias")
