@@ -34,6 +34,8 @@ MOST = 4
 
 #: Bytes of concepts whose numbers are remembered; then they are forgotten, and the same text gets another number.
 MOST_KNOWN = 64 * 1024 * 1024
+#: Bytes of concepts that wait until they are parsed: planning the statements takes longer than parsing a thousand of them.
+MOST_WAITING = 8 * 1024 * 1024
 
 
 class Wording:
@@ -46,7 +48,7 @@ class Wording:
         self._parse = parse
         self._known: dict[tuple[bool, str], int] = {}
         self._new: list[tuple[int, bool, str]] = []
-        self._next, self._bytes = 1, 0
+        self._next, self._bytes, self._waiting = 1, 0, 0
 
     def number(self, text: str | None, listed: bool) -> int:
         """Return the number of a text, -1 of none."""
@@ -59,6 +61,7 @@ class Wording:
             found = self._known[listed, text] = self._next
             self._next += 1
             self._bytes += len(text) + 200
+            self._waiting += len(text) + 200
             self._new.append((found, listed, text))
         return found
 
@@ -70,9 +73,9 @@ class Wording:
         """Return a number above all that were given."""
         return self._next
 
-    def write(self, con: duckdb.DuckDBPyConnection) -> None:
-        """Say what the new numbers mean."""
-        if not self._new:
+    def write(self, con: duckdb.DuckDBPyConnection, *, rest: bool = False) -> None:
+        """Say what the new numbers mean, once there are many of them; ``rest``: of all of them, since nothing more is read."""
+        if not self._new or not (rest or self._waiting > MOST_WAITING):
             return
         x, listed, raw = zip(*self._new, strict=True)
         columns = [integers(np.array(x)), truths(np.array(listed)), strings([text.encode() for text in raw]).cast(pa.large_string())]
@@ -80,7 +83,7 @@ class Wording:
         for statement in self._parse:
             con.execute(statement)
         con.unregister("_new")
-        self._new = []
+        self._new, self._waiting = [], 0
 
 
 @dataclass(frozen=True, slots=True)

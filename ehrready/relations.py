@@ -71,17 +71,17 @@ def _ids(con: duckdb.DuckDBPyConnection, frame: Frame, tables: Sequence[str]) ->
             continue
         # in HL7v2 patients and visits are made one per key by the reader, and nothing else has an id
         where = "id IS NOT NULL AND excluded IS NULL AND source_type NOT IN ('PID', 'PV1')"
-        total = con.execute(f'SELECT count(*) FROM "{table}" WHERE {where}').fetchone()
-        if total and total[0]:
-            con.execute(
-                f'CREATE OR REPLACE TEMP TABLE twice AS SELECT source_type, id, count(*) - 1 n FROM "{table}" WHERE {where} '
-                "GROUP BY 1, 2 HAVING count(*) > 1"
-            )
-            row = con.execute(
-                "SELECT (SELECT coalesce(sum(n), 0) FROM twice), (SELECT count(DISTINCT CASE WHEN NOT is_absent(patient_id) THEN patient_id END) FROM "
-                f'"{table}" JOIN twice USING (source_type, id) WHERE excluded IS NULL)'
-            ).fetchone() or (0, 0)
-            frame[f"{table}.id", "duplicate-id"] = (int(row[0]), int(total[0]), int(row[1]))
+        grouped = f'SELECT source_type, id, count(*) n FROM "{table}" WHERE {where} GROUP BY source_type, id'
+        total, once = con.execute(f"SELECT coalesce(sum(n), 0), count(*) FROM ({grouped})").fetchall()[0]
+        patients = 0
+        if total > once:
+            found = con.execute(
+                f'SELECT count(DISTINCT CASE WHEN NOT is_absent(patient_id) THEN patient_id END) FROM "{table}" JOIN '
+                f"({grouped} HAVING count(*) > 1) USING (source_type, id) WHERE excluded IS NULL"
+            ).fetchall()
+            patients = int(found[0][0])
+        if total:
+            frame[f"{table}.id", "duplicate-id"] = (int(total) - int(once), int(total), patients)
 
 
 def _copies(con: duckdb.DuckDBPyConnection, frame: Frame, tables: Sequence[str], found: bypatient.Numbers | None) -> None:

@@ -129,6 +129,7 @@ class FhirReader:
                     yield from self._flush(con, blocks, MOST_WAITING * size)
                 yield from self._flush(con, blocks, -1)
                 yield from self._behind.rest()
+        self._wording.write(con, rest=True)
         if self.sample:
             con.execute(f"CREATE OR REPLACE TEMP TABLE fhir_sample AS SELECT * FROM fhir_sample{_first(self.sample)}")
         if not self.shared:

@@ -152,6 +152,7 @@ class Hl7v2Reader:
             yield from self._block(con, waiting, known, rows, behind)
             yield from behind.then(rows.rest, functools.partial(self._write, con, []))
             yield from behind.rest()
+        self._wording.write(con, rest=True)
         if not self.shared:
             concepts.expand(con, hl7v2_concepts.layout())
 

@@ -90,6 +90,7 @@ def finish(con: duckdb.DuckDBPyConnection, wording: Wording, *, shared: bool) ->
         )
         con.execute(f"DROP TABLE _hl7_all_{table}")
         _write(con, table, entry, wording, shared=shared)
+    wording.write(con, rest=True)
 
 
 _KNOWN = frozenset({"record", "patient_id", "encounter_id", "site", "id"})
