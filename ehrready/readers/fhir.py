@@ -159,7 +159,13 @@ class FhirReader:
         facts = scan(con, table, "lines" if kind == "ndjson" else "documents")
         files, places = (numbers(table.column(name)) for name in ("file", "pos"))
         odd = facts.odd | np.isin(files, list(blocks.deep)) if blocks.deep else facts.odd
+        records = (files << POSITION_BITS) + places
         opening = "{[" if kind == "document" else "{"
+        bundles, opened = np.zeros(len(table), np.bool_), None
+        if kind == "document" and "Bundle" in facts.kinds:
+            bundles = facts.ok & ~odd & (facts.kind == facts.kinds.index("Bundle"))
+            opened = fhir_bundles.entries(con, _rows(records, None, table.column("text"), bundles))
+            facts.ok[np.isin(records, opened.broken)] = False
         good = facts.ok & np.isin(facts.first, list(opening))
         rescued: list[tuple[int, int, str]] = []
         for i, text in _texts(table.column("text"), ~good | odd):
@@ -176,17 +182,18 @@ class FhirReader:
                 good[i] = False
             elif not good[i]:
                 yield Rejected(file, pos, "not-an-object")
-        records = (files << POSITION_BITS) + places
         groups: dict[str, list[pa.Table]] = {}
-        _group(groups, facts, records, None, table.column("text"), good & (facts.first == "{"))
+        _group(groups, facts, records, None, table.column("text"), good & ~bundles & (facts.first == "{"))
         if rescued:
             more = pa.Table.from_arrays([strings([line.encode() for *_, line in rescued]).cast(pa.large_string())], names=["text"])
-            records = np.array([(file << POSITION_BITS) + n for file, n, _ in rescued])
-            _group(groups, scan(con, more, "documents"), records, None, more.column("text"))
+            lines = np.array([(file << POSITION_BITS) + n for file, n, _ in rescued])
+            _group(groups, scan(con, more, "documents"), lines, None, more.column("text"))
         if kind == "document" and (arrays := good & (facts.first == "[")).any():
-            opened = fhir_bundles.arrays(con, _rows(records, None, table.column("text"), arrays))
+            listed = fhir_bundles.arrays(con, _rows(records, None, table.column("text"), arrays))
             yield from (Read(file, -1) for file in files[arrays].tolist())
-            yield from self._enter(con, opened, groups)
+            yield from self._enter(con, listed, groups)
+        if opened is not None:
+            yield from self._opened(con, opened, groups)
         yield from self._resources(con, groups, blocks)
 
     def _elements(self, con: duckdb.DuckDBPyConnection, elements: Elements, blocks: Blocks) -> Iterator[Event]:
@@ -217,13 +224,17 @@ class FhirReader:
             opened = fhir_bundles.entries(con, pa.concat_tables(bundles))
             for record in opened.broken:
                 yield from self._invalid(record, blocks)
-            for record in opened.unlike:
-                yield Rejected(record >> POSITION_BITS, record & _POSITION, "not-an-object")
-            for record in opened.opened:
-                yield Read(record >> POSITION_BITS, -1)
-            yield from self._enter(con, opened, groups)
+            yield from self._opened(con, opened, groups)
         for name, tables in groups.items():
             self._waiting.setdefault(name, []).extend(tables)
+
+    def _opened(self, con: duckdb.DuckDBPyConnection, opened: fhir_bundles.Opened, groups: dict[str, list[pa.Table]]) -> Iterator[Event]:
+        """Count the entries of Bundles in place of these, and add them to the groups."""
+        for record in opened.unlike:
+            yield Rejected(record >> POSITION_BITS, record & _POSITION, "not-an-object")
+        for record in opened.opened:
+            yield Read(record >> POSITION_BITS, -1)
+        yield from self._enter(con, opened, groups)
 
     def _flush(self, con: duckdb.DuckDBPyConnection, blocks: Blocks, most: int) -> Iterator[Event]:
         """Extract types, the largest first, until no more than ``most`` bytes wait.

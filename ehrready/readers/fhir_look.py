@@ -57,7 +57,7 @@ class Facts:
 def scan(con: duckdb.DuckDBPyConnection, table: pa.Table, trust: str) -> Facts:
     """Look at each row once: is it JSON, may it use a leniency of the parser, what type of resource is it.
 
-    ``trust``: ``documents`` are parsed here; ``lines`` of a type that is extracted are parsed then, and only then;
+    ``trust``: ``documents`` are parsed here, but for Bundles; these and ``lines`` of a type that is extracted are parsed then, and only then;
     ``entries`` come out of the parser.  Rows that begin as others do and have nothing odd are not looked at more closely.
     """
     n = len(table)
@@ -74,7 +74,7 @@ def scan(con: duckdb.DuckDBPyConnection, table: pa.Table, trust: str) -> Facts:
     con.register("scanned", batched(numbered, 1 if trust == "documents" and table.nbytes > n * 65536 else BATCH_ROWS))
     valid = {
         "entries": "true",
-        "documents": "coalesce(json_valid(text), false)",
+        "documents": "CASE WHEN head = 'Bundle' THEN true ELSE coalesce(json_valid(text), false) END",
         "lines": f"CASE WHEN head IN ({', '.join(map(quote, sorted(extracted())))}) THEN true ELSE coalesce(json_valid(text), false) END",
     }[trust]
     odd = _MAY_BE_LENIENT if trust == "documents" else "false"
