@@ -143,12 +143,12 @@ class Told:
     """
 
     computed: pa.Table
-    columns: Mapping[str, tuple[pa.Array, Integers | None]]
+    columns: Mapping[str, tuple[pa.Array | pa.ChunkedArray, Integers | None]]
 
     def different(self, name: str) -> tuple[pa.Array, Integers]:
         """Return the different values of a column (one of them may be null) and, for each row, which one it has."""
         values, places = self.columns[name]
-        encoded = pc.dictionary_encode(values, null_encoding="encode")
+        encoded = _encoded(values)
         which = numbers(encoded.indices).astype(np.int64)
         return encoded.dictionary, which if places is None else which[places]
 
@@ -187,7 +187,13 @@ class Told:
 def tell(con: duckdb.DuckDBPyConnection, columns: Columns, leaves: pa.Table) -> Told:
     """Compute the columns of a block from its leaves: texts, or dictionaries of texts whose indices are not null."""
     n = len(leaves)
-    whole = {name: one_array(leaves.column(name)) for name in leaves.column_names}
+    empty = {name for name in leaves.column_names if leaves.column(name).null_count == n}
+    # what no group needs stays in the chunks it came in: most of the bytes
+    whole = {
+        alias: one_array(leaves.column(alias)) if n <= FEW or alias in empty else _encoded(leaves.column(alias))
+        for wanted, _ in columns.groups
+        for alias in wanted
+    }
     parts: list[tuple[Integers | None, Integers | None]] = []
     for wanted, _ in columns.groups:
         parts.append((None, None) if n <= FEW and wanted else alike([whole[alias] for alias in wanted], n))
@@ -200,12 +206,12 @@ def tell(con: duckdb.DuckDBPyConnection, columns: Columns, leaves: pa.Table) -> 
             names.append(f"g{place}_{alias}")
     # in one piece, for one thread: others look at the next block and write the one before, and each would plan for itself
     con.register("_different", pa.Table.from_arrays(given, names=names))
-    found = con.sql(columns.select({name for name, values in whole.items() if values.null_count == n})).to_arrow_table()
+    found = con.sql(columns.select(empty)).to_arrow_table()
     con.unregister("_different")
     order = numbers(found.column("i"))
     if (order[1:] < order[:-1]).any():
         found = found.take(integers(np.argsort(order)))
-    told: dict[str, tuple[pa.Array, Integers | None]] = {name: _parted(whole[alias]) for name, alias in columns.plain.items()}
+    told = {name: _parted(whole[alias] if alias in whole else leaves.column(alias)) for name, alias in columns.plain.items()}
     for (_, made), (which, first) in zip(columns.groups, parts, strict=True):
         for name in made:
             values = one_array(found.column(name))
@@ -248,13 +254,26 @@ def _coded(columns: Sequence[pa.Array], n: int) -> Iterator[tuple[Integers, int]
                 yield numbers(encoded.indices).astype(np.int64), len(encoded.dictionary)
 
 
+def _encoded(column: pa.Array | pa.ChunkedArray) -> pa.Array:
+    """Return a column as one dictionary whose indices are not null; its texts are not copied into one piece first."""
+    if pa.types.is_dictionary(column.type):
+        return one_array(column)
+    if isinstance(column, pa.Array):
+        return pc.dictionary_encode(column, null_encoding="encode")
+    chunks = pc.dictionary_encode(column, null_encoding="encode").chunks  # one dictionary, of the values of all chunks
+    return pa.DictionaryArray.from_arrays(pa.concat_arrays([chunk.indices for chunk in chunks]), chunks[-1].dictionary)
+
+
 def plain(column: pa.Array) -> pa.Array:
     """Return a column with a value per row, which may be a dictionary."""
     return column.dictionary_decode() if pa.types.is_dictionary(column.type) else column
 
 
-def _parted(column: pa.Array) -> tuple[pa.Array, Integers | None]:
-    return (column.dictionary, numbers(column.indices).astype(np.int64)) if pa.types.is_dictionary(column.type) else (column, None)
+def _parted(column: pa.Array | pa.ChunkedArray) -> tuple[pa.Array | pa.ChunkedArray, Integers | None]:
+    if not pa.types.is_dictionary(column.type):
+        return column, None
+    whole = one_array(column)
+    return whole.dictionary, numbers(whole.indices).astype(np.int64)
 
 
 def _padded(column: pa.Array, most: int) -> pa.Array:
