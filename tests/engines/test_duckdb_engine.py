@@ -7,9 +7,13 @@ import sys
 import tempfile
 from pathlib import Path
 
+import duckdb
 import pytest
 
+from ehrready.engines import opening
 from ehrready.engines.duckdb import folder_of, memory_of, open_engine
+from ehrready.errors import SourceError, UsageError
+from ehrready.options import Options
 
 MB = 10**6
 
@@ -64,3 +68,38 @@ def test_a_cursor_sees_the_tables() -> None:
     with open_engine(threads=1) as con:
         con.execute("INSERT INTO patient (record, patient_id) VALUES (1, 'p')")
         assert con.cursor().execute("SELECT patient_id FROM patient").fetchall() == [("p",)]
+
+
+def test_an_engine_that_opens_beside_other_work_is_the_same() -> None:
+    with opening(Options(threads=1)) as opened:
+        con = opened(0)
+        con.execute("INSERT INTO patient (record, patient_id) VALUES (1, 'p')")
+        assert opened(0) is con
+        assert folder_of(con).stat().st_mode & 0o777 == 0o700
+    with pytest.raises(duckdb.ConnectionException):
+        con.execute("SELECT 1")
+
+
+def test_what_opening_raises_is_raised_where_the_engine_is_asked_for() -> None:
+    with opening(Options(memory="much")) as opened, pytest.raises(UsageError, match="--memory"):
+        opened(0)
+
+
+@pytest.mark.parametrize("asked", [True, False])
+def test_a_mistake_beside_the_opening_is_told_and_leaves_nothing(asked: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+
+    def fail() -> None:
+        with opening(Options(threads=1)) as opened:
+            if asked:
+                opened(0)
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        fail()
+    assert not list(tmp_path.iterdir())
+
+
+def test_memory_that_is_short_is_one_sentence() -> None:
+    with pytest.raises(SourceError, match="not enough memory"), opening(Options(threads=1, memory="60MB")) as opened:
+        opened(0).execute("SET temp_directory = ''; CREATE TABLE wide AS SELECT repeat(i::VARCHAR, 90) AS t FROM range(3000000) r(i)")

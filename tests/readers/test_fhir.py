@@ -132,6 +132,40 @@ def test_a_first_line_that_is_broken_does_not_make_the_file_a_document(tmp_path:
     assert [(e.read, e.profiled) for e in ledger.entries.values()] == [(2, 1), (2, 1)]
 
 
+def test_a_bundle_that_is_no_json_does_not_touch_the_others(tmp_path: Path) -> None:
+    """Bundles are parsed when they are opened, and not before: what is broken is found then."""
+    entries = [{"resource": PATIENT | {"id": f"p{i}"}} for i in range(3)]
+    good = json.dumps({"resourceType": "Bundle", "entry": entries})
+    texts = {
+        "a": good,
+        "cut": good[:-30],
+        "more": good + " x",
+        "comma": good[:-2] + ",]}",
+        "nan": good.replace('"resourceType": "Bundle"', '"resourceType": "Bundle", "total": NaN', 1),
+        "none": '{"resourceType": "Bundle"}',
+        "text": '{"resourceType": "Bundle", "entry": "x"}',
+        "lines": f"{good}\n{good}\n{good[:-9]}\n",
+        "z": good,
+    }
+    for name, text in texts.items():
+        (tmp_path / f"{name}.json").write_text(text)
+    ledger, (rows,) = read(tmp_path, "SELECT record >> 40 f, count(*) FROM patient GROUP BY 1 ORDER BY 1")
+    files = {name: ledger.entries[number] for number, name in enumerate(sorted(texts), 1)}
+    assert {name: (e.read, e.profiled, e.reasons) for name, e in files.items()} == {
+        "a": (3, 3, {}),
+        "comma": (1, 0, {"invalid-json": 1}),
+        "cut": (1, 0, {"invalid-json": 1}),
+        "lines": (7, 6, {"invalid-json": 1}),
+        "more": (1, 0, {"invalid-json": 1}),
+        "nan": (1, 0, {"invalid-json": 1}),
+        "none": (0, 0, {}),
+        "text": (1, 0, {"not-an-object": 1}),
+        "z": (3, 3, {}),
+    }
+    assert rows == [(1, 3), (4, 6), (9, 3)]
+    assert {name for name, e in files.items() if e.status == "unreadable"} == {"comma", "cut", "more", "nan"}
+
+
 @pytest.mark.parametrize("name", ["a.json", "export"])
 def test_lines_of_which_the_first_is_long_are_lines_whatever_the_file_is_called(name: str, tmp_path: Path) -> None:
     first = CONDITION | {"note": [{"text": "x" * 70_000}]}

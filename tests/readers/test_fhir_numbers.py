@@ -13,7 +13,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from ehrready import pipeline
+from ehrready import concepts, pipeline
 from ehrready.engines.duckdb import open_engine
 from ehrready.options import Options
 from ehrready.profile import Profile
@@ -128,6 +128,17 @@ def test_columns_of_different_values_are_those_of_rows(
 def test_concepts_that_are_numbers_are_the_same_rows(tmp_path: Path, resources: list[dict[str, Any]]) -> None:
     folder = _lines(tmp_path / "data", resources)
     assert _tables(folder, shared=True) == _tables(folder, shared=False)
+
+
+@settings(max_examples=15, deadline=None, suppress_health_check=list(HealthCheck))
+@given(st.lists(_resources, min_size=1, max_size=25))
+def test_concepts_are_the_same_whether_they_wait_or_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, resources: list[dict[str, Any]]
+) -> None:
+    folder = _lines(tmp_path / "data", resources)
+    waited = _tables(folder, shared=True)
+    monkeypatch.setattr(concepts, "MOST_WAITING", 300)
+    assert _tables(folder, shared=True) == waited
 
 
 @settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
