@@ -24,17 +24,23 @@ from ehrready.rules import chosen as chosen_packs
 from ehrready.rules import waivers
 from ehrready.saved import load_profile, load_scorecard
 from ehrready.scorecard import Scorecard, build
+from ehrready.terminology.releases import Store
 
 __all__ = ["Options", "check", "judge", "read_profile"]
 
 
 def read_profile(
-    sources: Sequence[str], options: Options, *, readers: Sequence[Reader] = (), also: Callable[[Any], None] | None = None
+    sources: Sequence[str],
+    options: Options,
+    *,
+    readers: Sequence[Reader] = (),
+    also: Callable[[Any], None] | None = None,
+    store: Store | None = None,
 ) -> tuple[Profile, Ledger, list[SourceFile]]:
     """Read the sources and measure them; raises SourceError when there is nothing to read.
 
     ``readers`` stand in for those of the options; ``also`` looks at the tables in the locked engine, too, before they go
-    (a suite of Great Expectations).
+    (a suite of Great Expectations).  ``store`` is that of the options, where the caller has one.
     """
     from ehrready import narrow
     from ehrready import sources as files_of
@@ -42,8 +48,8 @@ def read_profile(
     from ehrready.measure import measure
     from ehrready.resume import resuming
     from ehrready.stores.tables import stage
-    from ehrready.terminology.releases import Store
 
+    store = store or Store.open(options.terminology)
     with opening(options) as opened, contextlib.ExitStack() as held:
         # a mistake in a pack is told before the long work, not after it
         rules = chosen_packs.to_measure(options)
@@ -72,7 +78,7 @@ def read_profile(
         if options.engine == "duckdb" and not narrow.there(con):  # then no rule of a user asks the engine, and files are still looked at
             engine.lock(con)  # on Spark a rule's query is one SELECT of canonical tables, as DuckDB parses it
         options.progress("measuring", 0, 1)
-        profile = measure(con, ledger, name=options.name, store=Store.open(options.terminology), rules=rules, meanwhile=options.meanwhile)
+        profile = measure(con, ledger, name=options.name, store=store, rules=rules, meanwhile=options.meanwhile)
         if also is not None:
             also(con)
     profile.source_elements = {element: " | ".join(sorted(set(places))) for element, places in sorted(elements.items())}
@@ -87,12 +93,11 @@ def judge(
     ledger: Ledger | None = None,
     training_sha256: str | None = None,
     more: tuple[packs.Pack, list[Finding]] | None = None,
+    store: Store | None = None,
 ) -> Scorecard:
     """Evaluate the rules on two profiles: the same code for ``check`` and ``compare``; ``more`` are findings of another's."""
-    from ehrready.terminology.releases import Store
-
     judged = chosen_packs.to_judge(options, live)
-    store = Store.open(options.terminology)
+    store = store or Store.open(options.terminology)
     rules, day = packs.merged(judged), waivers.today(options.stamp)
     accepted = waivers.load(options.waivers, {*(rule.id for rule in rules), *packs.known()}, day) if options.waivers else []
     findings = evaluate(live, training, rules, store)
@@ -120,7 +125,8 @@ def check(sources: Sequence[str], against: str | None, options: Options) -> tupl
     chosen_packs.look_ahead(options)
     lists: dict[str, Any] = {}
     collect = None if options.worklists is None else lambda con: lists.update(worklists.collect(con, training))
-    profile, ledger, files = read_profile(sources, options, also=collect)
+    store = Store.open(options.terminology)  # one, since its tables are read when they are first asked for
+    profile, ledger, files = read_profile(sources, options, also=collect, store=store)
     if options.worklists is not None:
         worklists.write(options.worklists, lists)
-    return judge(profile, training, options, ledger=ledger, training_sha256=digest), files
+    return judge(profile, training, options, ledger=ledger, training_sha256=digest, store=store), files

@@ -64,10 +64,8 @@ def infer(profile: Profile, element: str, system: str, store: Store | None) -> S
     undated = set(codes).difference(*by_quarter.values()) if by_quarter else set(codes)
     if not by_quarter:
         strata[""] = (np.array(sorted(place[code] for code in undated if place[code] >= 0), dtype=np.int64), int((positions < 0).sum()))
-    used = [i for i, release in enumerate(table.releases) if release.effective and release.n_codes]
-    labels, effective = ([getattr(table.releases[i], name) for i in used] for name in ("label", "effective"))
-    usable = table.valid if table.billable is None else table.billable  # headings are no use of a release's codes
-    overall, quarters = fingerprint.infer_strata(usable[:, used], labels, effective, strata)
+    labels, effective = ([getattr(table.releases[i], name) for i in table.told] for name in ("label", "effective"))
+    overall, quarters = fingerprint.infer_strata(table.lifecycles, labels, effective, strata)
     return Seen(element, system, table, codes, positions, overall, quarters)
 
 

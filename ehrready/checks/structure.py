@@ -76,10 +76,15 @@ def _lint_support(options: dict[str, Any]) -> list[str]:
     return [f"elements: {path!r} is no path such as Patient.name.family or Observation[laboratory].interpretation" for path in wrong]
 
 
-def _support(con: duckdb.DuckDBPyConnection, options: dict[str, Any]) -> list[Counted]:
-    documents = [(kind, orjson.loads(text)) for kind, text in _sample(con)]
+def _support(con: duckdb.DuckDBPyConnection, options: dict[str, Any]) -> Callable[[], list[Counted]]:
+    kept = _sample(con)
+    return lambda: _supported(kept, options["elements"])
+
+
+def _supported(kept: list[tuple[str, str]], elements: list[str]) -> list[Counted]:
+    documents = [(kind, orjson.loads(text)) for kind, text in kept]
     counted = []
-    for path in options["elements"]:
+    for path in elements:
         parts = [_PATH.fullmatch(part.strip()) for part in path.split("|")]
         matches = [match for match in parts if match]
         mine = [d for kind, d in documents if kind == matches[0][1] and (not matches[0][2] or matches[0][2] in _categories(d))]
@@ -114,7 +119,7 @@ def _there(node: Any, path: list[str]) -> bool:
     return any(_there(node.get(key), rest) or bool(node.get(f"_{key}")) for key in names) or bool(node.get(f"_{name}"))
 
 
-@check("completeness", whole=True, measured=_support, lint=_lint_support)
+@check("completeness", whole=True, measured=_support, lint=_lint_support, apart=_few)
 def must_support(profile: Profile, key: tuple[str, str], *, elements: list[str]) -> list[Outcome]:  # noqa: ARG001
     """Does the sender fill elements that a profile marks as must-support?
 

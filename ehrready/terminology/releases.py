@@ -24,6 +24,8 @@ from ehrready.errors import UsageError
 if TYPE_CHECKING:
     import pyarrow as pa
 
+    from ehrready.terminology.lifecycles import Lifecycles
+
 #: Environment variable that names the folder of the user's tables, instead of the platform's data folder.
 VARIABLE = "EHRREADY_TERMINOLOGY"
 SUFFIX = ".parquet"
@@ -78,6 +80,18 @@ class ReleaseTable:
         """Return the index of the release in force at an ISO date or prefix of one, -1 before the first."""
         found = [i for i, r in enumerate(self.releases) if r.effective and r.effective[: len(date)] <= date]
         return found[-1] if found else -1
+
+    @cached_property
+    def told(self) -> tuple[int, ...]:
+        """Return the indices of the releases that codes can tell: they have a date, and codes."""
+        return tuple(i for i, release in enumerate(self.releases) if release.effective and release.n_codes)
+
+    @cached_property
+    def lifecycles(self) -> Lifecycles:
+        """Return the codes grouped by those of these releases in which they are in use; headings are no use of a release's codes."""
+        from ehrready.terminology.lifecycles import lifecycles
+
+        return lifecycles((self.valid if self.billable is None else self.billable)[:, list(self.told)])
 
     @cached_property
     def has_names(self) -> bool:
