@@ -233,3 +233,26 @@ def test_a_birth_date_of_three_columns_is_held_against_the_calendar(tmp_path: Pa
         },
     )
     assert _both(folder).frames["defects"]["patient.birth_date", "bad-time"] == (3, 3)
+
+
+def test_columns_called_as_those_of_the_engine_count_the_same(tmp_path: Path) -> None:
+    """Such a file is copied, and what is copied is there until the next one is: its rows are read before."""
+    more = {"file_row_number": [7, 8, 9]}
+    _write(
+        tmp_path,
+        person={"person_id": [1, 2, 3], "year_of_birth": [1960, 1970, 1980], "gender_concept_id": [8507, 8532, 8507]},
+        condition_occurrence={
+            "condition_occurrence_id": [1, 2, 3], "person_id": [1, 2, 3], "condition_concept_id": [201826] * 3,
+            "condition_start_date": [date(2024, 3, day) for day in (1, 2, 3)], "visit_occurrence_id": [1, 2, 3], **more,
+        },
+        measurement={
+            "measurement_id": [1, 2, 3], "person_id": [1, 1, 3], "measurement_concept_id": [3004501] * 3, "value_as_number": [5.0, 7.5, None],
+            "measurement_date": [date(2024, 3, day) for day in (1, 2, 3)], "value_source_value": ["5", "7.5", None], **more,
+        },
+        visit_occurrence={
+            "visit_occurrence_id": [1, 2, 3], "person_id": [1, 2, 3], "visit_concept_id": [9201] * 3,
+            "visit_start_date": [date(2024, 3, 1)] * 3, "visit_end_date": [date(2024, 3, 4)] * 3, **more,
+        },
+    )  # fmt: skip
+    found = _both(tmp_path)
+    assert found.tables() == {"patient": 3, "condition": 3, "observation": 3, "encounter": 3}
