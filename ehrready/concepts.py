@@ -34,7 +34,7 @@ MOST = 4
 
 #: Bytes of concepts whose numbers are remembered; then they are forgotten, and the same text gets another number.
 MOST_KNOWN = 64 * 1024 * 1024
-#: Bytes of concepts that wait until they are parsed: planning the statements takes longer than parsing a thousand of them.
+#: Bytes of concepts that wait until they are parsed: the statements are planned anew each time.
 MOST_WAITING = 8 * 1024 * 1024
 
 

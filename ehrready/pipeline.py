@@ -13,7 +13,6 @@ from typing import Any
 from ehrready import plugins, reading, worklists
 from ehrready import rules as packs
 from ehrready.engines import opening
-from ehrready.errors import SourceError
 from ehrready.evaluate import Finding, evaluate
 from ehrready.ledger import Ledger
 from ehrready.options import Options
@@ -57,12 +56,8 @@ def read_profile(
         files = files_of.recognise(files_of.expand(sources), readers, wanted=options.format)
         if options.engine == "spark":
             files_of.for_workers(files)
+        files_of.require(files)
         ledger = Ledger.of(files)
-        if all(file.skip for file in files):
-            raise SourceError(
-                f"nothing was recognised in {len(files)} file{'s' if len(files) > 1 else ''}: give FHIR JSON, HL7v2, or Parquet/CSV; "
-                "other tables need --mapping"
-            )
         work = held.enter_context(resuming(options, files))
         con = opened(sum(file.size for file in files))
         staged = files if options.engine == "spark" else stage(files, readers, engine.folder_of(con), options.progress)
@@ -112,10 +107,7 @@ def judge(
             *plugins.provenance("reporters", {report.partition("=")[0] for report in options.reports}),
         ],
     )  # fmt: skip
-    if options.contract:
-        from ehrready import contract as contracts
-
-        card = card.naming(contracts.load(options.contract))
+    card = chosen_packs.naming(card, options)
     return card.against(load_scorecard(options.baseline)) if options.baseline else card
 
 

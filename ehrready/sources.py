@@ -117,6 +117,15 @@ def recognise(paths: Sequence[Path], readers: Sequence[Reader], *, wanted: str =
     return bulk_manifest.declare(files)
 
 
+def require(files: Sequence[SourceFile]) -> None:
+    """Raise SourceError unless some reader takes one of the files, or one cannot be opened (which the ledger tells)."""
+    if all(file.skip for file in files):
+        raise SourceError(
+            f"nothing was recognised in {len(files)} file{'s' if len(files) > 1 else ''}: give FHIR JSON, HL7v2, or Parquet/CSV; "
+            "other tables need --mapping"
+        )
+
+
 def _recognise(file: SourceFile, start: bytes, readers: Sequence[Reader], wanted: str) -> SourceFile:
     for reader in readers:
         if wanted in {"auto", reader.format} and (kind := reader.recognise(file.path, start)):

@@ -13,6 +13,7 @@ from ehrready.rules import waivers
 if TYPE_CHECKING:
     from ehrready.options import Options
     from ehrready.profile import Profile
+    from ehrready.scorecard import Scorecard
 
 
 def to_measure(options: Options) -> list[packs.Rule]:
@@ -45,6 +46,15 @@ def _of_contract(options: Options) -> list[packs.Pack]:
     from ehrready.contract import rules as contract_rules
 
     return [contract_rules.pack(contracts.load(options.contract))]
+
+
+def naming(card: Scorecard, options: Options) -> Scorecard:
+    """Return the scorecard with the model contract's name on it, where one is given."""
+    if not options.contract:
+        return card
+    from ehrready import contract as contracts
+
+    return card.naming(contracts.load(options.contract))
 
 
 def look_ahead(options: Options) -> None:
